@@ -1,0 +1,43 @@
+import gzip
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "data" / "sample"
+
+
+def idx_bytes(array):
+    """A uint8 array as the content of an IDX file."""
+    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def run_script(script, *args, cwd=ROOT, **options):
+    """Run a script as a user does, on this Python; returns the finished process with its text output."""
+    return subprocess.run([sys.executable, str(ROOT / script), *map(str, args)], cwd=cwd, text=True, capture_output=True,
+                          timeout=300, **options)
+
+
+@pytest.fixture
+def tiny_mnist(tmp_path):
+    """A folder of four IDX files: 60 training and 30 test images of noise, every digit equally often."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    for split, size in (("train", 60), ("t10k", 30)):
+        images = rng.integers(0, 256, (size, 28, 28), dtype=np.uint8)
+        labels = np.arange(size, dtype=np.uint8) % 10
+        (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
+        (folder / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels)))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)

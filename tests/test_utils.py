@@ -1,0 +1,273 @@
+"""hw5_utils: reading MNIST and its faults, tiles and batches."""
+
+import gzip
+import hashlib
+import http.server
+import importlib.util
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SAMPLE, idx_bytes
+
+import hw5_utils as utils
+
+spec = importlib.util.spec_from_file_location("course_utils", ROOT / "tests" / "course" / "hw5_utils.py")
+course = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(course)
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
+# ---- the course's names give the course's results
+
+
+def test_every_name_of_the_course_is_there():
+    assert {name for name in vars(course) if name[0] != "_"} - {"gzip", "np", "torch", "Dataset"} <= set(vars(utils))
+
+
+def test_load_mnist_equals_the_course(tmp_path, monkeypatch):
+    shutil.copytree(SAMPLE, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for ours, theirs in zip(utils.load_mnist(SAMPLE), course.load_mnist()):
+        assert type(ours) is type(theirs), "student scripts feed these tensors to their networks"
+        torch.testing.assert_close(torch.as_tensor(ours), torch.as_tensor(theirs), rtol=0, atol=0)
+    for ours, theirs in zip(utils.mnist(SAMPLE), course.mnist()):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == np.uint8
+
+
+def test_load_mnist_rounds_at_one_half(tiny_mnist):
+    images = np.full((60, 28, 28), 127, np.uint8)
+    images[:, 0, 0] = 128
+    (tiny_mnist / TRAIN_IMAGES).write_bytes(gzip.compress(idx_bytes(images)))
+    train = utils.load_mnist(tiny_mnist)[1]
+    assert train.dtype == torch.float32 and train.shape == (60, 784)
+    assert (train[:, 0] == 1).all() and (train[:, 1:] == 0).all(), "127/255 rounds to 0, 128/255 to 1"
+
+
+def test_load_mnist_takes_the_first_and_counts_all(tiny_mnist):
+    n, train, labels, test, _ = utils.load_mnist(tiny_mnist, size=20)
+    assert (n, train.shape, test.shape) == (60, (20, 784), (20, 784))
+    assert (labels.argmax(1) == torch.arange(20) % 10).all() and (labels.sum(1) == 1).all(), "labels must be one-hot"
+
+
+def test_gan_dataset_equals_the_course(tiny_mnist):
+    halve = lambda image: image / 2
+    for transform in (None, halve):
+        ours, theirs = (module.GANDataset(tiny_mnist / TRAIN_IMAGES, "cpu", transform) for module in (utils, course))
+        assert len(ours) == len(theirs) == 60
+        for index in (0, 59):
+            assert ours[index].shape == (1, 28, 28) and torch.equal(ours[index], theirs[index])
+    assert utils.GANDataset(tiny_mnist / TRAIN_IMAGES, "cpu")[0].max() > 1, "values stay 0..255"
+
+
+@pytest.mark.parametrize("row, col, padding", [(10, 2, 3), (3, 11, 3), (8, 8, 3), (1, 1, 0), (2, 3, 0), (2, 3, 5)])
+def test_concat_images_equals_the_course(row, col, padding):
+    images = np.random.default_rng(0).random((row * col, 28, 28))
+    ours, theirs = (module.concat_images(images, row, col, padding) for module in (utils, course))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_concat_images_is_column_major_with_zeros_between():
+    images = [np.full((28, 28), 1.0 + k) for k in range(6)]
+    grid = utils.concat_images(images, row=2, col=3)
+    assert grid.shape == (28 * 2 + 3, 28 * 3 + 6)
+    assert grid[0, 0] == 1 and grid[31, 0] == 2 and grid[0, 31] == 3, "cell (i, j) is images[i + j*row]"
+    assert (grid[28:31] == 0).all() and (grid[:, 28:31] == 0).all(), "padding must be black"
+
+
+def test_batch_indices_wrap_around():
+    for iteration in range(25):
+        assert utils.batch_indices(iteration, 10, 7) == course.batch_indices(iteration, 10, 7)
+
+
+def test_array_to_image_takes_tensors():
+    array = torch.arange(784.0)
+    assert (utils.array_to_image(array) == course.array_to_image(array.numpy())).all()
+
+
+# ---- the sample
+
+
+def test_sample_is_balanced_and_shuffled():
+    train_images, train_labels, test_images, test_labels = utils.mnist(SAMPLE)
+    assert (np.bincount(train_labels) == 400).all() and (np.bincount(test_labels) == 100).all()
+    assert np.abs(np.corrcoef(np.arange(4000), train_labels)[0, 1]) < 0.05, "the digits must not be sorted"
+    assert len(np.unique(np.concatenate([train_images, test_images]), axis=0)) == 5000, "no image in both splits"
+
+
+def test_sample_has_the_documented_checksums():
+    readme = (ROOT / "data" / "README.md").read_text()
+    for path in SAMPLE.iterdir():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in readme, f"data/README.md: checksum of {path.name}"
+
+
+# ---- where the files are found
+
+
+def test_files_are_found_plain_or_gzipped_in_the_folder_or_raw(tiny_mnist):
+    expected = utils.mnist(tiny_mnist)
+    raw = tiny_mnist / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (tiny_mnist / TRAIN_LABELS).rename(raw / TRAIN_LABELS)
+    archive = tiny_mnist / TRAIN_IMAGES
+    (raw / archive.stem).write_bytes(gzip.decompress(archive.read_bytes()))
+    archive.unlink()
+    for array, other in zip(expected, utils.mnist(tiny_mnist)):
+        np.testing.assert_array_equal(array, other)
+
+
+@pytest.fixture
+def mirror(tiny_mnist, monkeypatch):
+    """A web server on this machine that stands in for torchvision's mirrors and serves the tiny files."""
+    datasets = pytest.importorskip("torchvision.datasets", reason="torchvision does not match torch here",
+                                   exc_type=(ImportError, RuntimeError))
+    handler = lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=tiny_mnist)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    monkeypatch.setattr(datasets.MNIST, "resources", [(path.name, hashlib.md5(path.read_bytes()).hexdigest())
+                                                      for path in tiny_mnist.glob("*.gz")])
+    yield tiny_mnist
+    server.shutdown()
+    server.server_close()
+
+
+def test_download(mirror, tmp_path):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for array, other in zip(utils.mnist(folder), utils.mnist(mirror)):
+        np.testing.assert_array_equal(array, other)
+    assert {path.name for path in mirror.glob("*.gz")} <= {path.name for path in (folder / "MNIST" / "raw").iterdir()}
+    assert [path.name for path in folder.iterdir()] == ["MNIST"]
+
+
+def test_download_with_wrong_checksum_leaves_nothing_and_takes_the_sample(mirror, tmp_path, capsys):
+    with open(mirror / TRAIN_IMAGES, "ab") as file:
+        file.write(b"x")
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert len(utils.mnist(folder)[0]) == 4000
+    assert list(folder.iterdir()) == [], "an unverified file must not get its final name"
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "sample" in message and str(folder) in message and "70,000" in message
+
+
+def test_without_network_the_sample_is_taken_and_said(tmp_path, capsys, monkeypatch):
+    def offline(folder):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(utils, "download_mnist", offline)
+    assert len(utils.mnist(tmp_path)[0]) == 4000
+    assert "no network" in capsys.readouterr().err
+
+
+def test_course_download(mirror, tmp_path, monkeypatch):
+    import torchvision
+
+    monkeypatch.chdir(tmp_path)
+    url = torchvision.datasets.MNIST.mirrors[0] + TRAIN_LABELS
+    utils.download(url, TRAIN_LABELS)
+    fetched = tmp_path / "data" / TRAIN_LABELS
+    assert fetched.read_bytes() == (mirror / TRAIN_LABELS).read_bytes()
+    fetched.write_bytes(b"mine")
+    utils.download(url, TRAIN_LABELS)
+    assert fetched.read_bytes() == b"mine", "a file that is there is not fetched again"
+    with pytest.raises(utils.Fault, match="cannot be fetched"):
+        utils.download(url + "x", "other")
+    assert not (tmp_path / "data" / "other").exists()
+
+
+# ---- faults: each names the file, what is wrong, and a remedy
+
+
+def fault(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(utils.Fault) as caught:
+        utils.mnist(folder)
+    message = str(caught.value)
+    assert name in message and "\n" not in message, f"the message must name the file in one line: {message}"
+    return message
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(utils.Fault, match="no such folder"):
+        utils.mnist(tmp_path / "nowhere")
+
+
+def test_missing_file_among_others(tiny_mnist):
+    (tiny_mnist / TRAIN_LABELS).unlink()
+    with pytest.raises(utils.Fault, match=f"{TRAIN_LABELS}: missing"):
+        utils.mnist(tiny_mnist)
+
+
+def test_wrong_type_of_values(tiny_mnist):
+    assert "not an IDX file of bytes" in fault(tiny_mnist, TRAIN_IMAGES, b"\0\0\x0d\x03" + bytes(100))
+
+
+def test_other_content(tiny_mnist):
+    assert "not an IDX file" in fault(tiny_mnist, TRAIN_IMAGES, b"<html>404 Not Found</html>")
+    assert "not an IDX file" in fault(tiny_mnist, TRAIN_IMAGES, b"")
+
+
+def test_labels_where_images_are_expected(tiny_mnist):
+    assert "expected images (N, 28, 28)" in fault(tiny_mnist, TRAIN_IMAGES, (tiny_mnist / TRAIN_LABELS).read_bytes())
+
+
+def test_images_of_another_size(tiny_mnist):
+    assert "(60, 14, 14)" in fault(tiny_mnist, TRAIN_IMAGES, idx_bytes(np.zeros((60, 14, 14), np.uint8)))
+
+
+def test_no_images(tiny_mnist):
+    assert "(0, 28, 28)" in fault(tiny_mnist, TRAIN_IMAGES, idx_bytes(np.zeros((0, 28, 28), np.uint8)))
+
+
+def test_labels_that_do_not_match_the_images(tiny_mnist):
+    assert "60 images" in fault(tiny_mnist, TRAIN_LABELS, idx_bytes(np.zeros(59, np.uint8)))
+
+
+def test_labels_that_are_no_digits(tiny_mnist):
+    assert "label 10" in fault(tiny_mnist, TRAIN_LABELS, idx_bytes(np.full(60, 10, np.uint8)))
+
+
+def test_every_flipped_header_byte_is_refused(tiny_mnist):
+    for name in (TRAIN_IMAGES, TRAIN_LABELS):
+        good = gzip.decompress((tiny_mnist / name).read_bytes())
+        for position in range(16 if "images" in name else 8):
+            fault(tiny_mnist, name, good[:position] + bytes([good[position] ^ 0xFF]) + good[position + 1 :])
+        (tiny_mnist / name).write_bytes(good)
+    utils.mnist(tiny_mnist)  # and the good ones are good
+
+
+def test_every_truncation_is_refused(tiny_mnist):
+    archive = (tiny_mnist / TRAIN_IMAGES).read_bytes()
+    plain = gzip.decompress(archive)
+    for content in (archive, plain):
+        for length in [*range(40), *range(40, len(content), 997), len(content) - 1]:
+            fault(tiny_mnist, TRAIN_IMAGES, content[:length])
+    assert "holds 47041" in fault(tiny_mnist, TRAIN_IMAGES, plain + b"x")
+
+
+def test_flipped_bits_in_a_gzip_file_change_nothing_or_are_refused(tiny_mnist):
+    expected = utils.mnist(tiny_mnist)[0]
+    path = tiny_mnist / TRAIN_IMAGES
+    good = path.read_bytes()
+    refused = 0
+    for position in [*range(20), *range(20, len(good), 499), *range(len(good) - 8, len(good))]:
+        path.write_bytes(good[:position] + bytes([good[position] ^ 1]) + good[position + 1 :])
+        try:
+            np.testing.assert_array_equal(utils.mnist(tiny_mnist)[0], expected)  # a time stamp, for instance
+        except utils.Fault as error:
+            assert str(path) in str(error)
+            refused += 1
+    assert refused > len(good) // 499
+
+
+def test_unreadable_file(tiny_mnist):
+    (tiny_mnist / TRAIN_IMAGES).unlink()
+    (tiny_mnist / TRAIN_IMAGES).symlink_to(tiny_mnist / TRAIN_IMAGES)
+    with pytest.raises(utils.Fault, match=TRAIN_IMAGES):
+        utils.mnist(tiny_mnist)
