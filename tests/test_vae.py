@@ -1,0 +1,414 @@
+"""hw5_vae: values, identities and moments of the maths; the networks; training and figures on small data."""
+
+import argparse
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLE
+from torch import distributions as D
+from torch import nn
+
+import hw5_vae
+from hw5_vae import VAE, Decoder, Encoder
+
+LOG2 = math.log(2)
+
+
+def small_vae(**settings):
+    vae = VAE(argparse.Namespace(**{"hidden_units": 8, "data_dir": SAMPLE, **settings}))
+    vae.test_images = vae.test_images[:200]
+    return vae
+
+
+def zero(network):
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+    return network
+
+
+# ---- distributions
+
+
+def test_logpdf_diagonal_gaussian_by_hand():
+    z, mu, sigma_square = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0, 4.0]])
+    # -(log 2 pi + 0 + 1)/2 - (log 2 pi + log 4 + 1)/2
+    expected = -math.log(2 * math.pi) - LOG2 - 1
+    assert hw5_vae.logpdf_diagonal_gaussian(z, mu, sigma_square).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_logpdf_diagonal_gaussian_against_torch():
+    z, mu, sigma_square = torch.randn(7, 5), torch.randn(7, 5), torch.rand(7, 5) + 0.1
+    expected = D.Independent(D.Normal(mu, sigma_square.sqrt()), 1).log_prob(z)
+    value = hw5_vae.logpdf_diagonal_gaussian(z, mu, sigma_square)
+    assert value.shape == (7,)
+    torch.testing.assert_close(value, expected, msg=lambda m: f"sigma_square is the variance, not its root or log: {m}")
+
+
+def test_logpdf_diagonal_gaussian_broadcasts_a_prior():
+    z = torch.randn(7, 5)
+    one_dimensional = hw5_vae.logpdf_diagonal_gaussian(z, torch.zeros(5), torch.ones(5))
+    torch.testing.assert_close(one_dimensional, hw5_vae.logpdf_diagonal_gaussian(z, torch.zeros(7, 5), torch.ones(7, 5)))
+    torch.testing.assert_close(one_dimensional, D.Normal(0.0, 1.0).log_prob(z).sum(1))
+
+
+def test_logpdf_bernoulli_by_hand_and_against_torch():
+    x, p = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.25, 0.25]])
+    assert hw5_vae.logpdf_bernoulli(x, p).item() == pytest.approx(math.log(0.25 * 0.75), rel=1e-6)
+    x, p = torch.rand(7, 9).round(), torch.rand(7, 9)
+    torch.testing.assert_close(hw5_vae.logpdf_bernoulli(x, p), D.Bernoulli(p).log_prob(x).sum(1))
+    torch.testing.assert_close(hw5_vae.logpdf_bernoulli(x, p[0]), D.Bernoulli(p[0]).log_prob(x).sum(1), msg="p of shape [D]")
+
+
+def test_logpdf_bernoulli_at_certainty():
+    x = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    p = torch.tensor([[0.0, 1.0]]).expand(4, 2).clone().requires_grad_()
+    value = hw5_vae.logpdf_bernoulli(x, p)
+    assert value.tolist() == [0.0, -math.inf, -math.inf, -math.inf], "finite where x agrees with p, -inf elsewhere, never NaN"
+    value[0].backward()
+    assert p.grad[0].isfinite().all(), "0 log 0 must not poison the gradient"
+    assert p.grad[0].tolist() == [-1.0, 1.0]
+    half = hw5_vae.logpdf_bernoulli(torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.5]]))
+    assert half.item() == pytest.approx(-LOG2), "the certain pixel adds exactly 0"
+
+
+def test_logpdf_bernoulli_logits_agrees_and_stays_finite():
+    x, logits = torch.rand(7, 9).round().double(), 5 * torch.randn(7, 9).double()
+    torch.testing.assert_close(hw5_vae.logpdf_bernoulli_logits(x, logits), hw5_vae.logpdf_bernoulli(x, logits.sigmoid()))
+    assert hw5_vae.logpdf_bernoulli_logits(torch.ones(1, 1), torch.full((1, 1), -1000.0)).item() == -1000
+
+
+# ---- samples
+
+
+def test_sample_diagonal_gaussian_is_one_randn_of_the_right_shape():
+    mu, sigma_square = torch.randn(3, 4), torch.rand(3, 4)
+    torch.manual_seed(7)
+    sample = hw5_vae.sample_diagonal_gaussian(mu, sigma_square)
+    torch.manual_seed(7)
+    torch.testing.assert_close(sample, mu + sigma_square.sqrt() * torch.randn(3, 4), rtol=0, atol=0)
+
+
+def test_sample_diagonal_gaussian_moments():
+    mu, sigma_square = torch.tensor([1.0, -2.0]), torch.tensor([4.0, 0.25])
+    sample = hw5_vae.sample_diagonal_gaussian(mu.expand(200_000, 2), sigma_square.expand(200_000, 2))
+    torch.testing.assert_close(sample.mean(0), mu, atol=0.02, rtol=0)  # standard error 0.0045
+    torch.testing.assert_close(sample.var(0), sigma_square, atol=0, rtol=0.02)  # standard error 0.3%
+    assert abs(torch.corrcoef(sample.T)[0, 1]) < 0.02, "the dimensions need noise of their own"
+
+
+def test_gradients_reach_both_parameters_through_the_sample():
+    mu, sigma_square = torch.zeros(3, 2, requires_grad=True), torch.full((3, 2), 4.0, requires_grad=True)
+    z = hw5_vae.sample_diagonal_gaussian(mu, sigma_square)
+    z.sum().backward()
+    assert torch.equal(mu.grad, torch.ones(3, 2))
+    eps = z.detach() / 2
+    torch.testing.assert_close(sigma_square.grad, eps / (2 * 2.0), msg="d z / d sigma^2 = eps / (2 sigma)")
+
+
+def test_sample_bernoulli():
+    p = torch.tensor([0.0, 0.3, 1.0]).expand(100_000, 3)
+    sample = hw5_vae.sample_Bernoulli(p)
+    assert sample.dtype == torch.float32 and set(sample.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(sample.mean(0), p[0], atol=0.01, rtol=0)
+    assert sample[:, 0].max() == 0 and sample[:, 2].min() == 1
+
+
+def test_interpolate_mu():
+    mua, mub = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    assert hw5_vae.interpolate_mu(mua, mub).tolist() == [0.5, 1.0]
+    assert hw5_vae.interpolate_mu(mua, mub, 1).tolist() == [1.0, 0.0], "alpha = 1 is the first point"
+    assert hw5_vae.interpolate_mu(mua, mub, 0.25).tolist() == [0.25, 1.5]
+
+
+# ---- the bound
+
+
+def test_elbo_by_hand():
+    z, mu, sigma_square = torch.tensor([[1.0]]), torch.tensor([[2.0]]), torch.tensor([[0.25]])
+    x, p = torch.tensor([[1.0]]), torch.tensor([[0.5]])
+    log_p_z = -0.5 * math.log(2 * math.pi) - 0.5
+    log_q_z = -0.5 * math.log(2 * math.pi * 0.25) - 0.5 * 1 / 0.25
+    value = hw5_vae.elbo(z, mu, sigma_square, x, p)
+    assert value.shape == () and value.item() == pytest.approx(-LOG2 + log_p_z - log_q_z, rel=1e-6)
+
+
+def test_elbo_is_a_mean_over_the_batch():
+    z, mu, sigma_square = torch.randn(6, 2), torch.randn(6, 2), torch.rand(6, 2) + 0.5
+    x, p = torch.rand(6, 9).round(), torch.rand(6, 9)
+    singles = [VAE.elbo_loss(*(tensor[i : i + 1] for tensor in (z, mu, sigma_square, x, p))) for i in range(6)]
+    torch.testing.assert_close(VAE.elbo_loss(z, mu, sigma_square, x, p), torch.stack(singles).mean())
+
+
+def test_elbo_is_maximal_and_equals_log_p_x_at_the_posterior():
+    """p(x|z) constant: log p(x) = log p(x|z) for every sample, when q is the prior."""
+    mu, sigma_square = torch.zeros(50, 2), torch.ones(50, 2)
+    z, x = torch.randn(50, 2), torch.rand(50, 9).round()
+    p = torch.full((50, 9), 0.5)
+    assert hw5_vae.elbo(z, mu, sigma_square, x, p).item() == pytest.approx(-9 * LOG2, rel=1e-6)
+
+
+def test_kl_estimate_has_the_closed_form_as_its_mean():
+    mu, sigma_square = torch.tensor([1.0, -0.5]), torch.tensor([0.25, 2.0])
+    exact = D.kl_divergence(D.Normal(mu, sigma_square.sqrt()), D.Normal(0.0, 1.0)).sum().item()
+    mu, sigma_square = mu.expand(400_000, 2), sigma_square.expand(400_000, 2)
+    estimate = hw5_vae.kl_estimate(hw5_vae.sample_diagonal_gaussian(mu, sigma_square), mu, sigma_square)
+    assert estimate.mean().item() == pytest.approx(exact, abs=0.02), "sign: log q - log p"
+
+
+def test_zero_network_gives_784_log_2():
+    vae = small_vae()
+    zero(vae)
+    metrics = vae.evaluate()
+    assert metrics["test_reconstruction"] == pytest.approx(-784 * LOG2, rel=1e-6)
+    assert metrics["test_kl"] == pytest.approx(0, abs=1e-6)
+    assert metrics["test_elbo"] == pytest.approx(-784 * LOG2, rel=1e-6)
+
+
+def test_training_maximises_the_graded_elbo():
+    """The bound that training uses (from logits, in two parts) is the graded function of the decoder's probabilities."""
+    vae = small_vae(hidden_units=20)
+    x = vae.train_images[:50]
+    log_p_x, kl = vae.bound(x, torch.Generator().manual_seed(3))
+    mu, sigma_square = vae.encoder(x)
+    z = VAE.sample_z(mu, sigma_square, torch.Generator().manual_seed(3))
+    torch.testing.assert_close((log_p_x - kl).mean(), VAE.elbo_loss(z, mu, sigma_square, x, vae.decoder(z)))
+
+
+# ---- networks
+
+
+def test_networks_are_the_plain_ones():
+    class PlainEncoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2_mu, self.fc2_sigma = nn.Linear(784, 500), nn.Linear(500, 2), nn.Linear(500, 2)
+
+        def forward(self, x):
+            h = self.fc1(x).tanh()
+            return self.fc2_mu(h), self.fc2_sigma(h).exp()
+
+    class PlainDecoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(2, 500), nn.Linear(500, 784)
+
+        def forward(self, z):
+            return self.fc2(self.fc1(z).tanh()).sigmoid()
+
+    torch.manual_seed(1234)
+    plain = PlainEncoder(), PlainDecoder()
+    torch.manual_seed(1234)
+    vae = VAE(argparse.Namespace())
+    for ours, theirs in zip((vae.encoder, vae.decoder), plain):
+        assert list(ours.state_dict()) == list(theirs.state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters())), "draw the same weights"
+    x, z = torch.rand(4, 784).round(), torch.randn(4, 2)
+    for ours, theirs in zip(vae.encoder(x), plain[0](x)):
+        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(vae.decoder(z), plain[1](z))
+    assert vae.decoder(z).shape == (4, 784)
+
+
+def test_encoder_gives_variances():
+    encoder = zero(Encoder(3, 5, 7))
+    mu, sigma_square = encoder(torch.rand(2, 7))
+    assert torch.equal(mu, torch.zeros(2, 3)) and torch.equal(sigma_square, torch.ones(2, 3)), "exp(0) = 1"
+    encoder.fc2_sigma.bias.data.fill_(-2)
+    torch.testing.assert_close(encoder(torch.rand(2, 7))[1], torch.full((2, 3), math.exp(-2)))
+
+
+def test_decoder_gives_probabilities():
+    assert torch.equal(zero(Decoder(3, 5, 7))(torch.randn(2, 3)), torch.full((2, 7), 0.5))
+
+
+# ---- the class
+
+
+def test_building_reads_no_data(monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("read MNIST")
+
+    monkeypatch.setattr(hw5_vae.utils, "mnist", forbidden)
+    vae = VAE(argparse.Namespace(latent_dimension=2, hidden_units=5, data_dimension=784))
+    with pytest.raises(AssertionError, match="read MNIST"):
+        vae.train_images
+
+
+def test_train_and_eval_keep_their_pytorch_meaning():
+    vae = VAE(argparse.Namespace(hidden_units=5))
+    assert vae.eval() is vae and not vae.training and not vae.encoder.training
+    assert vae.train(True) is vae and vae.training and vae.encoder.training
+    vae.train(mode=False)
+    assert not vae.decoder.training
+
+
+def test_training_raises_the_bound(capsys):
+    vae = small_vae(num_epoches=3, limit=500, hidden_units=50)
+    assert vae.train() is vae
+    history = vae.progress["history"]
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    for split in ("train", "test"):
+        assert history[0][f"{split}_elbo"] < history[-1][f"{split}_elbo"], "the bound must rise"
+        assert all(row[f"{split}_elbo"] == pytest.approx(row[f"{split}_reconstruction"] - row[f"{split}_kl"]) for row in history)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_steps_are_plain_adam_on_the_negative_bound():
+    """Five steps with shuffling, short last batch and cosine decay give the weights of a plainly written loop."""
+    vae, plain = small_vae(num_epoches=2, limit=250), small_vae()
+    plain.load_state_dict(vae.state_dict())
+    optimizer = torch.optim.Adam(plain.parameters())
+    shuffle, noise = torch.Generator().manual_seed(1234), torch.Generator().manual_seed(1234)
+    for epoch in range(2):
+        optimizer.param_groups[0]["lr"] = 1e-3 * (1.0, 0.5)[epoch]
+        order = torch.randperm(250, generator=shuffle)
+        for x in (vae.train_images[order[:100]], vae.train_images[order[100:200]], vae.train_images[order[200:]]):
+            mu, sigma_square = plain.encoder(x)
+            z = mu + sigma_square.sqrt() * torch.randn(mu.shape, generator=noise)
+            loss = -hw5_vae.elbo(z, mu, sigma_square, x, plain.decoder(z))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    vae.train()
+    for ours, theirs in zip(vae.parameters(), plain.parameters()):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_evaluation_changes_nothing_and_weighs_by_images():
+    vae = small_vae()
+    vae.test_images = vae.data[2].repeat(2, 1)[:1300]  # one whole and one short batch
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    generator = vae.generators["z"].get_state()
+    torch.manual_seed(5)
+    first, second = vae.evaluate(), vae.evaluate()
+    assert first == second, "the same noise at every look"
+    assert torch.equal(generator, vae.generators["z"].get_state()), "training's own random numbers must not move"
+    assert torch.initial_seed() == 5 and torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(5)))
+    assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
+    assert all(parameter.grad is None for parameter in vae.parameters())
+    with torch.no_grad():
+        noise = vae.fresh_generator()
+        values = [a - b for a, b in (vae.bound(x, noise) for x in vae.test_images.split(1000))]
+    assert first["test_elbo"] == pytest.approx(torch.cat(values).mean().item(), rel=1e-6)
+
+
+def test_non_finite_loss_stops_with_its_parts():
+    vae = small_vae(num_epoches=1, limit=300)
+    nn.init.constant_(vae.decoder.fc2.bias, math.nan)
+    with pytest.raises(FloatingPointError, match=r"epoch 1, step 1: loss nan \(reconstruction nan, KL [\d.]+\)"):
+        vae.train()
+    assert vae.progress["step"] == 0 and not vae.encoder.fc1.weight.isnan().any(), "the weights stay as they were"
+
+
+def test_wrong_data_dimension_is_refused():
+    with pytest.raises(ValueError, match="data_dimension 100: the images have 784 pixels"):
+        VAE(argparse.Namespace(data_dimension=100, data_dir=SAMPLE)).train_images
+
+
+def test_course_weights_are_written_and_read(tmp_path):
+    paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
+    vae = small_vae(num_epoches=1, limit=100, **paths)
+    vae.train()
+    again = small_vae(resume_training=True, **paths)
+    assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), again.parameters()))
+
+
+# ---- figures
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    vae = small_vae(limit=300)
+    vae.folder = tmp_path
+    return vae
+
+
+def test_data_space(drawn):
+    grid = drawn.visualize_data_space()
+    assert grid.shape == (10 * 28 + 9 * 3, 2 * 28 + 3)
+    assert (drawn.folder / "data_space.png").stat().st_size > 1000
+    left, right = grid[:28, :28], grid[:28, 31:]
+    assert 0 < left.min() and left.max() < 1, "column 1 shows probabilities"
+    assert set(np.unique(right)) == {0, 1}, "column 2 shows a sample"
+    np.testing.assert_array_equal(grid, drawn.visualize_data_space())
+
+
+def test_data_space_pairs_each_sample_with_its_probabilities(drawn):
+    drawn.decoder.fc2.weight.data *= 100  # nearly certain pixels
+    grid = drawn.visualize_data_space()
+    left, right = grid[:, :28], grid[:, 31:]
+    for row in range(10):
+        rows = slice(31 * row, 31 * row + 28)
+        assert np.abs(left[rows] - right[rows]).mean() < 0.1, "each row is one z"
+
+
+def test_latent_space(drawn):
+    means = drawn.visualize_latent_space()
+    torch.testing.assert_close(torch.from_numpy(means), drawn.encoder(drawn.train_images)[0].detach())
+    assert (drawn.folder / "latent_space.png").exists()
+
+
+def test_inter_class_interpolation(drawn):
+    drawn.encoder.fc1.weight.data *= 20  # spread the codes
+    grid = drawn.visualize_inter_class_interpolation()
+    assert grid.shape == (3 * 28 + 2 * 3, 11 * 28 + 10 * 3)
+    with torch.no_grad():
+        images = drawn.decoder(drawn.encoder(drawn.train_images)[0]).numpy().reshape(-1, 28, 28)
+    digits = drawn.train_labels.argmax(1).numpy()
+    for row in range(3):
+        ends = []
+        for column in (0, 10):
+            cell = grid[31 * row : 31 * row + 28, 31 * column : 31 * column + 28]
+            distances = np.abs(images - cell).max((1, 2))
+            assert distances.min() < 1e-5, "the ends are reconstructions of training images at their means"
+            ends.append(digits[distances.argmin()])
+        assert ends[0] != ends[1], "the ends are of different classes"
+
+
+def test_history_figure(drawn):
+    drawn.progress["history"] = [{"epoch": e, **{f"{s}_{p}": float(e) for s in ("train", "test") for p in
+                                                ("elbo", "reconstruction", "kl")}} for e in (1, 2)]
+    assert drawn.visualize_history() == drawn.progress["history"]
+    assert (drawn.folder / "elbo.png").exists()
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize("x, words", [
+    (torch.full((2, 3), 255.0), "x has values from 255 to 255"),
+    (torch.tensor([[0.0, -0.5, 1.0]]), "x has values from -0.5 to 1"),
+    (torch.full((2, 3), math.nan), "x has values from nan to nan"),
+    (torch.zeros(2, 4), "x has the shape [2, 4]; expected a float tensor [..., 3]"),
+    (torch.zeros(2, 3, dtype=torch.uint8), "x is torch.uint8; expected a float tensor"),
+    (np.zeros((2, 3)), "x is float64; expected a float tensor"),
+])
+def test_other_things_than_images_are_refused(x, words):
+    with pytest.raises(ValueError) as caught:
+        hw5_vae.logpdf_bernoulli(x, torch.full((3,), 0.5))
+    assert words in str(caught.value)
+
+
+def test_probabilities_outside_their_range_are_refused():
+    with pytest.raises(ValueError, match="p has values from -3 to 3"):
+        hw5_vae.logpdf_bernoulli(torch.zeros(1, 2), torch.tensor([[-3.0, 3.0]]))
+
+
+def test_evaluate_and_fit_refuse_unscaled_images():
+    vae = small_vae(num_epoches=1)
+    with pytest.raises(ValueError, match=r"images has values from 0 to 255; expected a float tensor \[..., 784\]"):
+        vae.evaluate(torch.linspace(0, 255, 784)[None])
+    vae.train_images = torch.linspace(0, 255, 784).repeat(3, 1)
+    with pytest.raises(ValueError, match="images has values from 0 to 255"):
+        vae.train()
+
+
+def test_course_weights_of_another_size_are_refused(tmp_path):
+    paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
+    small_vae(**paths).save_weights()
+    with pytest.raises(ValueError, match="e.pt: holds other weights than those of this Encoder"):
+        small_vae(hidden_units=9, resume_training=True, **paths)
+    with pytest.raises(ValueError, match="nowhere: damaged"):
+        small_vae(resume_training=True, e_path="nowhere", d_path="nowhere")
