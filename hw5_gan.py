@@ -1,0 +1,357 @@
+"""Homework 5, part 2: a generative adversarial network that learns to draw MNIST digits.
+
+    python hw5_gan.py                       # trains, then writes samples, curves and a GIF to outputs/gan/
+
+The discriminator D says how real an image looks (a logit), the generator G turns noise z into an image; each is
+trained against the other. Expect recognisable digits after 20 to 30 epochs, at 20 s an epoch on a laptop with two
+cores. README.md maps the questions to the functions below.
+"""
+
+import argparse
+import time
+from functools import cached_property
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import hw5_utils as utils
+
+# Beside a course's own, smaller hw5_utils everything below works, only without run folders and shared flags.
+Fault = getattr(utils, "Fault", ValueError)
+check_unit = getattr(utils, "check_unit", lambda name, values, *shape: None)
+parse_run_args = getattr(utils, "parse_run_args", argparse.ArgumentParser.parse_args)
+save_figure = getattr(utils, "save_figure", lambda figure, path: figure.savefig(path))
+
+# ------------------------------------------------------------------------------------------------- editions
+
+EDITIONS = {
+    "cs446": dict(zdim=64, iter_d=1, iter_g=1, n_epochs=100, batch_size=256, lr=0.0002),
+}
+DEFAULTS = dict(EDITIONS["cs446"], edition="cs446", seed=2, resume_training=False)
+
+# ---------------------------------------------------------------------------------------------------- maths
+
+
+def discriminator_loss(real_logits, fake_logits):
+    """-(E[log D(x)] + E[log(1 - D(G(z)))]) / 2 in nats, to be minimised by D; logits [B,1], D = sigmoid(logits)."""
+    on_real = F.binary_cross_entropy_with_logits(real_logits, torch.ones_like(real_logits))
+    on_fake = F.binary_cross_entropy_with_logits(fake_logits, torch.zeros_like(fake_logits))
+    return 0.5 * (on_real + on_fake)
+
+
+def generator_loss(fake_logits):
+    """-E[log D(G(z))] in nats, to be minimised by G: the non-saturating form, which has a gradient where D is sure."""
+    return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
+
+
+def sample_z(batch_size, zdim, generator=None, device="cpu"):
+    """Noise [B,zdim], uniform in [-1,1]."""
+    return 2 * torch.rand(batch_size, zdim, generator=generator, device=device) - 1
+
+
+def kaiming_init(network):
+    """kaiming_uniform_ with its defaults on the weights of all children that have any, 0 on their biases."""
+    for layer in network.children():
+        if hasattr(layer, "weight"):
+            nn.init.kaiming_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+# ------------------------------------------------------------------------------------------------- networks
+
+
+class DNet(nn.Module):
+    """Images [B,1,28,28] in [0,1] -> logits [B,1], positive where they look real."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 2, kernel_size=3, stride=1, padding=1)
+        self.relu1 = nn.ReLU()
+        self.pool1 = nn.MaxPool2d(kernel_size=2, stride=2)
+        self.conv2 = nn.Conv2d(2, 4, kernel_size=3, stride=1, padding=1)
+        self.relu2 = nn.ReLU()
+        self.pool2 = nn.MaxPool2d(kernel_size=2, stride=2)
+        self.conv3 = nn.Conv2d(4, 8, kernel_size=3, stride=1, padding=0)
+        self.relu3 = nn.ReLU()
+        self.linear = nn.Linear(200, 1)
+        self._weight_init()
+
+    def _weight_init(self):
+        kaiming_init(self)
+
+    def forward(self, x):
+        x = self.pool1(self.relu1(self.conv1(x)))  # [B,2,14,14]
+        x = self.pool2(self.relu2(self.conv2(x)))  # [B,4,7,7]
+        x = self.relu3(self.conv3(x))  # [B,8,5,5]
+        return self.linear(x.flatten(1))
+
+
+class GNet(nn.Module):
+    """Noise z [B,zdim] -> images [B,1,28,28] in (0,1)."""
+
+    def __init__(self, zdim):
+        super().__init__()
+        self.linear = nn.Linear(zdim, 1568)
+        self.lrelu1 = nn.LeakyReLU(0.2)
+        self.upsample1 = nn.Upsample(scale_factor=2)
+        self.conv1 = nn.Conv2d(32, 16, kernel_size=3, stride=1, padding=1)
+        self.lrelu2 = nn.LeakyReLU(0.2)
+        self.upsample2 = nn.Upsample(scale_factor=2)
+        self.conv2 = nn.Conv2d(16, 8, kernel_size=3, stride=1, padding=1)
+        self.lrelu3 = nn.LeakyReLU(0.2)
+        self.conv3 = nn.Conv2d(8, 1, kernel_size=3, stride=1, padding=1)
+        self.sigmoid = nn.Sigmoid()
+        self._weight_init()
+
+    def _weight_init(self):
+        kaiming_init(self)
+
+    def forward(self, z):
+        x = self.lrelu1(self.linear(z)).reshape(-1, 32, 7, 7)
+        x = self.lrelu2(self.conv1(self.upsample1(x)))  # [B,16,14,14]
+        x = self.lrelu3(self.conv2(self.upsample2(x)))  # [B,8,28,28]
+        return self.sigmoid(self.conv3(x))
+
+
+# ------------------------------------------------------------------------------------------------ the model
+
+
+class GAN:
+    """Both networks and their training. Building one reads no data; the weights are those of seed 2, D before G."""
+
+    shown = ("loss_d", "loss_g", "d_real", "d_fake")  # what the progress bar shows of an epoch's row
+
+    def __init__(self, zdim=64, seed=2, dev="cpu", data_dir=None, limit=None, folder=None):
+        torch.manual_seed(seed)
+        self._dev = torch.device(dev)
+        self._zdim = zdim
+        # Channels last is the layout in which the convolutions of so few channels are fast.
+        self.disc = DNet().to(self._dev, memory_format=torch.channels_last)
+        self.gen = GNet(zdim).to(self._dev, memory_format=torch.channels_last)
+        self.seed, self.data_dir, self.limit = seed, data_dir, limit
+        self.folder = Path(folder or Path(__file__).resolve().parent / "outputs" / "gan")  # for figures
+        self.fixed_z = sample_z(64, zdim, torch.Generator().manual_seed(seed)).to(self._dev)  # so that grids compare
+        self.prepare()
+
+    def prepare(self, iter_d=1, iter_g=1, n_epochs=100, batch_size=256, lr=0.0002):
+        """Set up a training from its first step, with the weights as they are; train() says what the settings mean."""
+        self.iter_d, self.iter_g, self.epochs, self.batch_size = iter_d, iter_g, n_epochs, batch_size
+        fused = self._dev.type != "mps"
+        self.optim_d = torch.optim.Adam(self.disc.parameters(), lr=lr, fused=fused)
+        self.optim_g = torch.optim.Adam(self.gen.parameters(), lr=lr, fused=fused)
+        self.parts = {"disc": self.disc, "gen": self.gen, "optim_d": self.optim_d, "optim_g": self.optim_g}
+        self.generators = {"shuffle": torch.Generator().manual_seed(self.seed),
+                           "z": torch.Generator(self._dev).manual_seed(self.seed)}
+        self.progress = {"epoch": 0, "step": 0, "order": None, "totals": [0.0] * 4, "history": [], "frames": []}
+
+    # ---- data
+
+    @cached_property
+    def train_images(self):
+        """uint8 [N,1,28,28]; a batch of them becomes float in [0,1] when it is used."""
+        images = (utils.mnist(self.data_dir) if self.data_dir else utils.mnist())[0]
+        return torch.as_tensor(images).unsqueeze(1)[: self.limit].to(self._dev)
+
+    @property
+    def steps(self):
+        """Whole minibatches of an epoch; the rest of the images, another each time, is left out."""
+        return len(self.train_images) // self.batch_size
+
+    # ---- training
+
+    def _get_loss_d(self, batch_size, batch_data, z):
+        """The discriminator's loss, a scalar; batch_data [B,1,28,28] real images in [0,1], z [B,zdim]. G gets no gradient."""
+        check_unit("batch_data", batch_data, 1, 28, 28)
+        fake = self.gen(z).detach()
+        return discriminator_loss(self.disc(batch_data), self.disc(fake))
+
+    def _get_loss_g(self, batch_size, z):
+        """The generator's loss, a scalar; z [B,zdim]."""
+        return generator_loss(self.disc(self.gen(z)))
+
+    def step(self, real, z):
+        """Update D iter_d times, then G iter_g times; returns both last losses and the mean of D(x) and D(G(z)) before G's."""
+        fake = self.gen(z)  # drawn once: D does not change it
+
+        # D: maximise log D(x) + log(1 - D(G(z)))
+        for _ in range(self.iter_d):
+            real_logits, fake_logits = self.disc(real), self.disc(fake.detach())
+            loss_d = discriminator_loss(real_logits, fake_logits)
+            self.optim_d.zero_grad()
+            loss_d.backward()
+            self.optim_d.step()
+
+        # G: maximise log D(G(z)), with the D that has just learned
+        for again in range(self.iter_g):
+            loss_g = generator_loss(self.disc(self.gen(z) if again else fake))
+            self.optim_g.zero_grad()
+            loss_g.backward(inputs=list(self.gen.parameters()))  # D needs none
+            self.optim_g.step()
+
+        return torch.stack([loss_d, loss_g, real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()]).tolist()
+
+    def fit(self):
+        """Train as prepared; yields None after each step and a row of the history after each epoch."""
+        images, progress = self.train_images, self.progress
+        if self.steps == 0:
+            raise Fault(f"batch_size {self.batch_size}: more than the {len(images)} training images; use a smaller one")
+        if not progress["history"]:
+            self.visualize_goal()
+        while progress["epoch"] < self.epochs:
+            start = time.perf_counter()
+            if progress["step"] == 0:
+                order = torch.randperm(len(images), generator=self.generators["shuffle"])
+                progress.update(order=order, totals=[0.0] * 4)
+
+            for indices in progress["order"].split(self.batch_size)[progress["step"] : self.steps]:
+                real = images[indices].float().div_(255).contiguous(memory_format=torch.channels_last)
+                values = self.step(real, sample_z(len(real), self._zdim, self.generators["z"], self._dev))
+                if not torch.tensor(values).isfinite().all():
+                    raise FloatingPointError(f"epoch {progress['epoch'] + 1}, step {progress['step'] + 1}: loss of D "
+                                             f"{values[0]:.4g}, of G {values[1]:.4g}; try a smaller --lr")
+                progress["totals"] = [total + value for total, value in zip(progress["totals"], values)]
+                progress["step"] += 1
+                yield None
+
+            means = [total / self.steps for total in progress["totals"]]
+            row = {"epoch": progress["epoch"] + 1, **dict(zip(self.shown, means)), "seconds": time.perf_counter() - start}
+            progress["history"].append(row)
+            progress.update(epoch=progress["epoch"] + 1, step=0, order=None)
+            progress["frames"].append(torch.from_numpy(self.sample_grid() * 255).to(torch.uint8))
+            if progress["epoch"] % 10 == 0 or progress["epoch"] == self.epochs:
+                self.visualize_samples()
+            yield row
+
+    def train(self, iter_d=1, iter_g=1, n_epochs=100, batch_size=256, lr=0.0002):
+        """Train with Adam on all images, shuffled, in minibatches, a line per epoch.
+
+        Each minibatch makes iter_d updates of D, then iter_g of G, all with the same z. Writes goal.png and, every 10
+        epochs and at the end, samples from the same noise to self.folder.
+        """
+        self.prepare(iter_d, iter_g, n_epochs, batch_size, lr)
+        for row in self.fit():
+            if row:
+                print(f"epoch {row['epoch']}: " + ", ".join(f"{name} {row[name]:.4f}" for name in self.shown))
+        return self
+
+    def evaluate(self):
+        """The last epoch's means: losses in nats, and D's mean probability of "real" for real and for generated images."""
+        return {name: self.progress["history"][-1][name] for name in self.shown}
+
+    # ---- figures: each is saved in self.folder and returns what it drew
+
+    def save(self, figure, name):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_figure(figure, self.folder / name)
+
+    @torch.no_grad()
+    def sample_grid(self):
+        """8x8 grid [245,245] of images generated from the fixed noise, in [0,1]."""
+        return tile(self.gen(self.fixed_z))
+
+    def visualize_goal(self):
+        """8x8 grid [245,245] of training images: what the samples should look like."""
+        grid = tile(self.train_images[:64].float() / 255)
+        self.save(draw_grid(grid, "training images"), "goal.png")
+        return grid
+
+    def visualize_samples(self):
+        """8x8 grid [245,245] of samples from the fixed noise at this epoch."""
+        grid, epoch = self.sample_grid(), self.progress["epoch"]
+        self.save(draw_grid(grid, f"samples, epoch {epoch}"), f"samples_epoch_{epoch}.png")
+        return grid
+
+    def visualize_history(self):
+        """Losses, and D's mean probabilities, over the epochs."""
+        history = self.progress["history"]
+        figure = new_figure(10, 4)
+        left, right = figure.subplots(1, 2)
+        epochs = [row["epoch"] for row in history]
+        for axes, names in ((left, self.shown[:2]), (right, self.shown[2:])):
+            for name in names:
+                axes.plot(epochs, [row[name] for row in history], label=LABELS[name])
+            axes.set_xlabel("epoch")
+            axes.grid(alpha=0.3)
+            axes.legend()
+        left.set(ylabel="nats", title="Losses, mean over the epoch")
+        right.set(ylabel="probability of \"real\"", title="D's opinion, mean over the epoch", ylim=(0, 1))
+        self.save(figure, "losses.png")
+        return history
+
+    def visualize(self):
+        """All figures."""
+        self.visualize_samples()
+        self.visualize_history()
+        if self.progress["frames"] and hasattr(utils, "save_gif"):
+            utils.save_gif(self.progress["frames"], self.folder / "training.gif")
+
+
+# -------------------------------------------------------------------------------------------------- figures
+
+LABELS = {"loss_d": "loss of D", "loss_g": "loss of G", "d_real": "real images, D(x)", "d_fake": "generated images, D(G(z))"}
+
+
+def tile(images):
+    """Up to 64 images [N,1,28,28] as a numpy grid of 8 by 8."""
+    blank = torch.zeros(64 - len(images), 1, 28, 28)
+    return utils.concat_images([utils.array_to_image(image) for image in torch.cat([images.cpu(), blank])], 8, 8)
+
+
+def new_figure(width, height):
+    from matplotlib.figure import Figure  # here: importing it with the module would slow down every start
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_grid(grid, title):
+    """A matplotlib Figure of a grid of images in [0,1]."""
+    figure = new_figure(6, 6)
+    axes = figure.subplots()
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=1)
+    axes.set_title(title)
+    axes.axis("off")
+    return figure
+
+
+# --------------------------------------------------------------------------------------------- command line
+
+
+def parse_args(argv=None):
+    """The settings as a Namespace; exits with code 2 and one line where a value is out of range."""
+    parser = argparse.ArgumentParser("hw5_gan.py", description="Train a generative adversarial network on MNIST.",
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    flag = parser.add_argument
+    flag("--edition", choices=EDITIONS, help="which course's homework")
+    flag("--epochs", "--n_epochs", dest="n_epochs", type=int, metavar="1..100000", help="passes over the images")
+    flag("--iter_d", type=int, metavar="1..100", help="updates of D per minibatch")
+    flag("--iter_g", type=int, metavar="1..100", help="updates of G per minibatch")
+    flag("--batch_size", type=int, metavar="1..60000", help="images per step")
+    flag("--lr", type=float, metavar="1e-7..1", help="Adam's learning rate for both networks")
+    flag("--zdim", type=int, metavar="1..10000", help="length of z")
+    flag("--seed", type=int, metavar="0..4294967295", help="of all random numbers")
+    flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")
+    parser.set_defaults(**DEFAULTS)
+    return parse_run_args(parser, argv)
+
+
+def build(args, folder=None):
+    gan = GAN(args.zdim, args.seed, args.device, args.data_dir, args.limit, folder)
+    gan.prepare(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
+    return gan
+
+
+def main(argv=None):
+    """Train, draw and measure as the flags say. Returns the exit code: 0, 1 for a diverged run, 2 for bad input."""
+    args = parse_args(argv)
+    if hasattr(utils, "run"):
+        return utils.run(args, build)
+    gan = GAN(args.zdim, args.seed)
+    gan.train(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
+    gan.visualize_history()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

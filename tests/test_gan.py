@@ -1,0 +1,260 @@
+"""hw5_gan: the networks against plainly written ones, both losses and their gradients, training and figures."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SAMPLE
+from torch import nn
+
+import hw5_gan
+from hw5_gan import GAN, DNet, GNet
+
+LOG2 = math.log(2)
+
+
+def plain_networks(zdim=64):
+    """Both networks as plain Sequentials in the order of the tables, initialised as the homework says."""
+    torch.manual_seed(2)
+    networks = []
+    for layers in (
+        lambda: [nn.Conv2d(1, 2, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Conv2d(2, 4, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2, 2),
+                 nn.Conv2d(4, 8, 3, 1, 0), nn.ReLU(), nn.Flatten(), nn.Linear(200, 1)],
+        lambda: [nn.Linear(zdim, 1568), nn.LeakyReLU(0.2), nn.Unflatten(1, (32, 7, 7)), nn.Upsample(scale_factor=2),
+                 nn.Conv2d(32, 16, 3, 1, 1), nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2), nn.Conv2d(16, 8, 3, 1, 1),
+                 nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3, 1, 1), nn.Sigmoid()],
+    ):
+        network = nn.Sequential(*layers())
+        for layer in network:
+            if hasattr(layer, "weight"):
+                nn.init.kaiming_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        networks.append(network)
+    return networks
+
+
+def zero(network):
+    for parameter in network.parameters():
+        nn.init.zeros_(parameter)
+
+
+def small_gan(folder, limit=96, **settings):
+    gan = GAN(data_dir=SAMPLE, limit=limit, folder=folder)
+    gan.prepare(**{"batch_size": 32, "n_epochs": 2, **settings})
+    return gan
+
+
+# ---- networks
+
+
+@pytest.mark.parametrize("network, count", [(DNet(), 593), (GNet(64), 107_777)])
+def test_parameter_counts(network, count):
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+def test_children_are_the_rows_of_the_tables():
+    kinds = lambda network: [type(child).__name__ for child in network.children()]
+    assert kinds(DNet()) == ["Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "Linear"]
+    assert kinds(GNet(5)) == ["Linear", "LeakyReLU", "Upsample", "Conv2d", "LeakyReLU", "Upsample", "Conv2d", "LeakyReLU",
+                              "Conv2d", "Sigmoid"]
+
+
+@pytest.mark.parametrize("zdim", [64, 3])
+def test_networks_are_the_plain_ones(zdim):
+    gan, plain = GAN(zdim), plain_networks(zdim)
+    for ours, theirs in zip((gan.disc, gan.gen), plain):
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(a, b), "seed 2, then D, then G must draw the course's weights"
+    x, z = torch.rand(5, 1, 28, 28), torch.randn(5, zdim)
+    torch.testing.assert_close(gan.disc(x), plain[0](x))
+    torch.testing.assert_close(gan.gen(z), plain[1](z))
+    assert gan.disc(x).shape == (5, 1) and gan.gen(z).shape == (5, 1, 28, 28)
+
+
+@pytest.mark.parametrize("network", [DNet(), GNet(64)])
+def test_kaiming_bounds(network):
+    """kaiming_uniform_ draws from [-b, b] with b = sqrt(6 / fan_in)."""
+    for layer in network.children():
+        if hasattr(layer, "weight"):
+            bound = math.sqrt(6 / layer.weight[0].numel())
+            largest = layer.weight.abs().max().item()
+            assert largest <= bound and largest > (0.99 if layer.weight.numel() > 500 else 0.75) * bound
+            assert not layer.bias.any()
+
+
+# ---- losses
+
+
+def test_losses_by_hand():
+    real, fake = torch.tensor([[1.0], [2.0]]), torch.tensor([[-1.0], [0.5]])
+    log_d, log_not_d = F.logsigmoid(real).mean(), F.logsigmoid(-fake).mean()
+    torch.testing.assert_close(hw5_gan.discriminator_loss(real, fake), -(log_d + log_not_d) / 2)
+    torch.testing.assert_close(hw5_gan.generator_loss(fake), -F.logsigmoid(fake).mean())
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_zero_logits_give_log_2(batch_size):
+    gan = GAN()
+    zero(gan.disc)
+    x, z = torch.rand(batch_size, 1, 28, 28), torch.randn(batch_size, 64)
+    assert gan._get_loss_d(batch_size, x, z).item() == pytest.approx(LOG2)
+    assert gan._get_loss_g(batch_size, z).item() == pytest.approx(LOG2)
+
+
+def test_losses_of_the_class_are_the_formulas():
+    gan = GAN()
+    x, z = torch.rand(6, 1, 28, 28), torch.randn(6, 64)
+    real, fake = gan.disc(x), gan.disc(gan.gen(z))
+    bce = nn.BCEWithLogitsLoss()
+    torch.testing.assert_close(gan._get_loss_d(6, x, z), 0.5 * (bce(real, torch.ones(6, 1)) + bce(fake, torch.zeros(6, 1))))
+    torch.testing.assert_close(gan._get_loss_g(6, z), bce(fake, torch.ones(6, 1)))
+
+
+def test_the_loss_of_d_gives_g_no_gradient():
+    gan = GAN()
+    gan._get_loss_d(4, torch.rand(4, 1, 28, 28), torch.randn(4, 64)).backward()
+    assert all(parameter.grad is None for parameter in gan.gen.parameters()), "detach the fake images"
+    assert all(parameter.grad.abs().sum() > 0 for parameter in gan.disc.parameters())
+
+
+def test_the_loss_of_g_reaches_g():
+    gan = GAN()
+    gan._get_loss_g(4, torch.randn(4, 64)).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in gan.gen.parameters())
+
+
+# ---- training
+
+
+def plain_step(networks, optimizers, x, z, iter_d=1, iter_g=1):
+    """One minibatch as the homework describes it, with every loss computed afresh."""
+    (disc, gen), (optimizer_d, optimizer_g), bce = networks, optimizers, nn.BCEWithLogitsLoss()
+    one, zero = torch.ones(len(x), 1, dtype=x.dtype), torch.zeros(len(x), 1, dtype=x.dtype)
+    for _ in range(iter_d):
+        loss = 0.5 * bce(disc(x), one) + 0.5 * bce(disc(gen(z).detach()), zero)
+        optimizer_d.zero_grad()
+        loss.backward()
+        optimizer_d.step()
+    for _ in range(iter_g):
+        loss = bce(disc(gen(z)), one)
+        optimizer_g.zero_grad()
+        loss.backward()
+        optimizer_g.step()
+
+
+def assert_same_weights(gan, plain, **tolerance):
+    for ours, theirs in zip((gan.disc, gan.gen), plain):
+        for a, b in zip(ours.parameters(), theirs.parameters()):
+            torch.testing.assert_close(a, b, rtol=0, **tolerance)
+
+
+@pytest.mark.parametrize("iter_d, iter_g", [(1, 1), (2, 3)])
+def test_steps_are_the_plain_steps(iter_d, iter_g):
+    """One z for both players and fakes drawn once give the weights of a loop that computes every loss afresh."""
+    gan, plain = GAN(), [network.double() for network in plain_networks()]
+    gan.disc.double(), gan.gen.double()
+    gan.prepare(iter_d, iter_g)
+    optimizers = [torch.optim.Adam(network.parameters(), lr=2e-4) for network in plain]
+    for _ in range(5):
+        x, z = torch.rand(8, 1, 28, 28).double(), torch.rand(8, 64).double() * 2 - 1
+        values = gan.step(x, z)
+        plain_step(plain, optimizers, x, z, iter_d, iter_g)
+    assert_same_weights(gan, plain, atol=1e-10)
+    assert len(values) == 4
+
+
+def test_training_is_the_plain_loop(tmp_path):
+    """Two epochs of shuffled minibatches in [0,1], the short last one dropped."""
+    gan, plain = small_gan(tmp_path, limit=110), plain_networks()  # 110 = 3 * 32 + 14
+    optimizers = [torch.optim.Adam(network.parameters(), lr=2e-4) for network in plain]
+    shuffle, noise = torch.Generator().manual_seed(2), torch.Generator().manual_seed(2)
+    images = gan.train_images.float() / 255
+    for epoch in range(2):
+        order = torch.randperm(110, generator=shuffle)
+        for step in range(3):
+            plain_step(plain, optimizers, images[order[32 * step :][:32]], torch.rand(32, 64, generator=noise) * 2 - 1)
+    gan.train(n_epochs=2, batch_size=32)
+    assert_same_weights(gan, plain, atol=1e-5)
+
+
+def test_sample_z_is_uniform():
+    z = hw5_gan.sample_z(20_000, 5)
+    assert z.shape == (20_000, 5) and -1 <= z.min() < -0.99 and 0.99 < z.max() <= 1
+    assert z.mean().abs() < 0.01 and z.var().item() == pytest.approx(1 / 3, rel=0.02)
+
+
+def test_history_holds_what_its_columns_say(tmp_path, capsys):
+    gan = small_gan(tmp_path)
+    zero(gan.disc)
+    gan.train(n_epochs=1, batch_size=32, lr=1e-9)
+    row, = gan.progress["history"]
+    assert row["loss_d"] == pytest.approx(LOG2, abs=1e-4) and row["loss_g"] == pytest.approx(LOG2, abs=1e-4)
+    assert row["d_real"] == pytest.approx(0.5, abs=1e-4) and row["d_fake"] == pytest.approx(0.5, abs=1e-4)
+    gan.disc.linear.bias.data.fill_(100)  # D now takes everything for real
+    gan.train(n_epochs=1, batch_size=32, lr=1e-9)
+    row, = gan.progress["history"]
+    assert row["d_real"] == pytest.approx(1) and row["d_fake"] == pytest.approx(1)
+    assert row["loss_d"] == pytest.approx(50, rel=1e-3) and row["loss_g"] == pytest.approx(0, abs=1e-3)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_d_learns_to_tell_real_from_fake(tmp_path):
+    gan = small_gan(tmp_path, limit=512, n_epochs=4, lr=2e-3)
+    for _ in gan.fit():
+        pass
+    last = gan.progress["history"][-1]
+    assert last["d_real"] > last["d_fake"], "D(x) must exceed D(G(z)): labels swapped?"
+
+
+def test_non_finite_loss_stops(tmp_path):
+    gan = small_gan(tmp_path)
+    nn.init.constant_(gan.gen.linear.bias, math.nan)
+    with pytest.raises(FloatingPointError, match="epoch 1, step 1: loss of D nan, of G nan"):
+        gan.train(n_epochs=1, batch_size=32)
+
+
+def test_too_large_a_batch_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="batch_size 97: more than the 96 training images"):
+        small_gan(tmp_path).train(batch_size=97)
+
+
+# ---- figures
+
+
+def test_grids_show_their_images_from_fixed_noise(tmp_path):
+    gan = small_gan(tmp_path)
+    goal, first, second = gan.visualize_goal(), gan.sample_grid(), gan.sample_grid()
+    assert goal.shape == first.shape == (8 * 28 + 7 * 3, 8 * 28 + 7 * 3)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(goal[31:59, :28], gan.train_images[1, 0].numpy() / 255, rtol=1e-6)
+    with torch.no_grad():
+        np.testing.assert_allclose(first[:28, 31:59], gan.gen(gan.fixed_z)[8, 0].numpy(), rtol=1e-5)
+
+
+def test_sampling_moves_no_random_numbers_of_training(tmp_path):
+    gan = small_gan(tmp_path)
+    before = {name: generator.get_state() for name, generator in gan.generators.items()}, torch.get_rng_state()
+    gan.visualize_samples(), gan.visualize_goal()
+    assert all(torch.equal(before[0][name], generator.get_state()) for name, generator in gan.generators.items())
+    assert torch.equal(before[1], torch.get_rng_state())
+
+
+def test_samples_are_drawn_every_ten_epochs_and_at_the_end(tmp_path):
+    small_gan(tmp_path, limit=32).train(n_epochs=12, batch_size=32)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"goal.png", "samples_epoch_10.png", "samples_epoch_12.png"}
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize("x, words", [
+    (torch.full((2, 1, 28, 28), 255.0), "values from 255 to 255"),
+    (torch.zeros(2, 784), "shape [2, 784]; expected a float tensor [..., 1, 28, 28]"),
+    (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "batch_data is torch.uint8"),
+])
+def test_other_things_than_images_are_refused(x, words):
+    with pytest.raises(ValueError) as caught:
+        GAN()._get_loss_d(2, x, torch.zeros(2, 64))
+    assert words in str(caught.value)
