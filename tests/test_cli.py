@@ -1,0 +1,237 @@
+"""The scripts as their users run them: whole runs, refusals, and the course's own utils module beside them."""
+
+import ast
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, SAMPLE, run_script
+
+import hw5_gan
+import hw5_utils as utils
+import hw5_vae
+
+FILES = {
+    "hw5_vae": {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png", "history.csv", "metrics.json",
+                "checkpoint.pt"},
+    "hw5_gan": {"goal.png", "samples_epoch_2.png", "losses.png", "history.csv", "metrics.json", "checkpoint.pt", "training.gif"},
+}
+COLUMNS = {
+    "hw5_vae": "epoch,train_elbo,train_reconstruction,train_kl,test_elbo,test_reconstruction,test_kl,seconds",
+    "hw5_gan": "epoch,loss_d,loss_g,d_real,d_fake,seconds",
+}
+MODULES = {"hw5_vae": hw5_vae, "hw5_gan": hw5_gan}
+both = pytest.mark.parametrize("name", MODULES)
+
+
+def small(name, folder, *more):
+    """Arguments of a run of two epochs that takes a second."""
+    batch = ["--batch_size", 32] if name == "hw5_gan" else ["--hidden_units", 50]
+    return [str(word) for word in ["--data_dir", SAMPLE, "--limit", 400, "--epochs", 2, "--quiet", "--output_dir", folder, *batch, *more]]
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / "history.csv").open()))
+
+
+def test_every_script_with_a_main_guard_has_an_end_to_end_run():
+    scripts = {path.stem for path in ROOT.glob("*.py") if "__main__" in path.read_text()}
+    assert scripts == set(FILES)
+
+
+# ---- whole runs
+
+
+@both
+def test_run_from_the_shell(name, tmp_path):
+    folder = tmp_path / "a" / "b"
+    done = run_script(f"{name}.py", *small(name, folder), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and done.stderr == "", "--quiet"
+    assert {path.name for path in folder.iterdir() if path.name[0] != "."} == FILES[name]
+    assert (folder / "history.csv").read_text().splitlines()[0] == COLUMNS[name]
+    metrics, history = json.loads((folder / "metrics.json").read_text()), rows(folder)
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    assert metrics["seed"] == {"hw5_vae": 1234, "hw5_gan": 2}[name] and metrics["device"] in ("cpu", "cuda", "mps")
+    assert metrics["command"].startswith(f"python {name}.py --data_dir") and metrics["threads"] >= 1
+    if name == "hw5_vae":
+        assert float(history[0]["test_elbo"]) < float(history[1]["test_elbo"]), "the bound must rise"
+        assert metrics["test_elbo"] == pytest.approx(float(history[1]["test_elbo"]))
+
+
+@both
+def test_a_loud_run_lists_what_it_wrote(name, tmp_path, capsys):
+    arguments = [word for word in small(name, tmp_path / "out") if word != "--quiet"]
+    assert MODULES[name].main(arguments) == 0
+    printed = capsys.readouterr()
+    for file in FILES[name]:
+        assert str(tmp_path / "out" / file) in printed.out
+    assert "epoch 2/2" in printed.err and MODULES[name].__dict__[name[4:].upper()].shown[0] in printed.err
+
+
+@both
+def test_same_seed_same_run_other_seed_other_run(name, tmp_path):
+    runs = []
+    for number, seed in enumerate((7, 7, 8)):
+        assert MODULES[name].main(small(name, tmp_path / str(number), "--device", "cpu", "--seed", seed)) == 0
+        parts = torch.load(tmp_path / str(number) / "checkpoint.pt", weights_only=True)["parts"]
+        weights = [value for part in parts.values() for value in part.values() if isinstance(value, torch.Tensor)]
+        history = [{key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / str(number))]
+        runs.append((weights, history))
+    equal = lambda a, b: all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert equal(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1], "two runs with the same seed must be identical"
+    assert not equal(runs[0][0], runs[2][0]) and runs[0][1] != runs[2][1], "--seed must do something"
+
+
+def test_defaults_are_the_homeworks():
+    args = vars(hw5_vae.parse_args([]))
+    expected = dict(num_epoches=200, batch_size=100, hidden_units=500, latent_dimension=2, data_dimension=784, seed=1234,
+                    lr=1e-3, resume_training=False)
+    assert {name: args[name] for name in expected} == expected
+    args = vars(hw5_gan.parse_args([]))
+    expected = dict(n_epochs=100, iter_d=1, iter_g=1, batch_size=256, lr=0.0002, zdim=64, seed=2)
+    assert {name: args[name] for name in expected} == expected
+    assert args["data_dir"] == ROOT / "data" and args["output_dir"] == ROOT / "outputs" / "gan"
+    assert hw5_vae.parse_args(["--num_epoches", "3"]).num_epoches == hw5_vae.parse_args(["--epochs", "3"]).num_epoches == 3
+
+
+@both
+def test_help_shows_every_default(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        MODULES[name].main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert text.count("--") and text.count("(default:") >= 13
+
+
+# ---- refusals: one line, exit code 2, no traceback
+
+
+@both
+@pytest.mark.parametrize("arguments, words", [
+    (["--epochs", "0"], "--epochs: 0 is outside 1..100000"),
+    (["--batch_size", "-5"], "--batch_size: -5 is outside 1..60000"),
+    (["--lr", "nan"], "--lr: nan is outside 1e-7..1"),
+    (["--seed", "-1"], "--seed: -1 is outside 0..4294967295"),
+    (["--limit", "0"], "--limit: 0 is outside 1..60000"),
+    (["--epochs", "two"], "--epochs"),
+    (["--device", "abacus"], "--device"),
+    (["--edition", "mine"], "--edition"),
+    (["--epohcs", "3"], "--epohcs"),
+])
+def test_arguments_out_of_range(name, arguments, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        MODULES[name].main(arguments)
+    assert stopped.value.code == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that should be absent")
+@both
+def test_absent_device(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        MODULES[name].main(["--device", "cuda"])
+    assert stopped.value.code == 2 and "cuda is not available here" in capsys.readouterr().err
+
+
+@both
+def test_faulty_data_stops_with_one_line(name, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(SAMPLE, data)
+    path = data / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:5000])
+    done = run_script(f"{name}.py", *small(name, tmp_path / "out", "--data_dir", data))
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"{name}.py: {path}: damaged gzip file") and done.stderr.count("\n") == 1
+
+
+@both
+def test_missing_data_folder(name, tmp_path, capsys):
+    assert MODULES[name].main(small(name, tmp_path / "out", "--data_dir", tmp_path / "nowhere")) == 2
+    assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_batch_larger_than_the_data(tmp_path, capsys):
+    assert hw5_gan.main(small("hw5_gan", tmp_path / "out", "--batch_size", 401)) == 2
+    assert "batch_size 401: more than the 400 training images" in capsys.readouterr().err
+
+
+# ---- the course's own utils module beside the scripts
+
+
+def test_with_the_courses_utils(tmp_path):
+    """A grader's folder: our two scripts, its hw5_utils, MNIST in data/; everything that it may call works."""
+    for source in ("hw5_vae.py", "hw5_gan.py", "tests/course/hw5_utils.py"):
+        shutil.copy(ROOT / source, tmp_path)
+    shutil.copytree(SAMPLE, tmp_path / "data")
+    grade = """
+import argparse, sys, torch, hw5_utils, hw5_vae, hw5_gan
+assert not hasattr(hw5_utils, "run"), "this must be the course's module"
+assert "matplotlib" not in sys.modules and "torchvision" not in sys.modules
+args = argparse.Namespace(latent_dimension=2, hidden_units=20, data_dimension=784, resume_training=False, batch_size=100,
+                          num_epoches=1, e_path="e.pt", d_path="d.pt")
+vae = hw5_vae.VAE(args)
+assert vae.train_images.shape == (4000, 784) and vae.train_labels.shape == (4000, 10)
+vae.train()
+assert vae.visualize_data_space().shape == (307, 59)
+assert vae.visualize_latent_space().shape == (4000, 2)
+assert vae.visualize_inter_class_interpolation().shape == (90, 338)
+vae.visualize()
+assert hw5_vae.parse_args(["--epochs", "3"]).num_epoches == 3
+gan = hw5_gan.GAN()
+gan.train(n_epochs=1, batch_size=2000)
+assert hw5_gan.main(["--epochs", "1", "--batch_size", "2000"]) == 0
+assert hw5_vae.main(["--epochs", "1", "--hidden_units", "20"]) == 0
+"""
+    done = subprocess.run([sys.executable, "-c", grade], cwd=tmp_path, text=True, capture_output=True, timeout=300,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    written = {path.name for path in (tmp_path / "outputs").rglob("*") if path.is_file()}
+    assert written == {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png", "goal.png",
+                       "samples_epoch_1.png", "losses.png"}
+    assert (tmp_path / "e.pt").exists() and (tmp_path / "d.pt").exists()
+
+
+# ---- habits
+
+
+@pytest.mark.parametrize("name", ["hw5_utils", "hw5_vae", "hw5_gan"])
+def test_importing_does_nothing(name, tmp_path):
+    """No parsing, seeding, file access or slow imports."""
+    program = (f"import random, sys, torch; state = torch.get_rng_state(); sys.argv = ['x', '--nonsense']; import {name}; "
+               "assert torch.equal(state, torch.get_rng_state()); "
+               "assert not {'matplotlib', 'torchvision', 'PIL'} & set(sys.modules), 'imported only where they are needed'")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, text=True, capture_output=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@both
+def test_no_pyplot_and_no_import_of_siblings(name):
+    tree = ast.parse((ROOT / f"{name}.py").read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not imported & {"matplotlib.pyplot", "hw5_vae", "hw5_gan"}
+
+
+@both
+def test_readme_lists_every_flag(name, capsys):
+    readme = (ROOT / "README.md").read_text()
+    with pytest.raises(SystemExit):
+        MODULES[name].main(["--help"])
+    flags = {word.strip(",") for line in capsys.readouterr().out.splitlines() if line.startswith("  -")
+             for word in line.split("  ")[1].split() if word.startswith("--")}
+    assert {flag for flag in flags if f"`{flag}" not in readme} <= {"--help"}
+
+
+def test_stub_offers_only_the_courses_names():
+    names = {"BASE_URL", "download", "mnist", "load_mnist", "batch_indices", "array_to_image", "concat_images", "GANDataset"}
+    tree = ast.parse((ROOT / "tests" / "course" / "hw5_utils.py").read_text())
+    defined = {node.name for node in tree.body if hasattr(node, "name")} | {"BASE_URL"}
+    assert defined == names and names <= set(vars(utils))
