@@ -296,6 +296,9 @@ class StopRequest:
 # --------------------------------------------------------------------------------------------- files of a run
 
 
+written = set()  # paths, by the present run: what it lists at its end, and what a later run may replace
+
+
 def write_atomically(path, content):
     """Write bytes so that `path` holds either its old content or all of the new, also after a crash or power cut."""
     path = Path(path)
@@ -306,6 +309,7 @@ def write_atomically(path, content):
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        written.add(path)
     except OSError as error:
         raise Fault(f"{path}: cannot be written ({error.strerror})") from None
     finally:
@@ -381,6 +385,7 @@ class RunFolder:
             self.lock.close()
             raise Fault(f"--output_dir {self.folder}: another run is writing there; wait for it or name another folder")
         self.path = self.folder / "unfinished" if self.finished else self.folder
+        written.clear()
         for partial in self.path.glob(".*.partial"):  # of a process killed while it wrote
             partial.unlink()
         return self
@@ -391,6 +396,10 @@ class RunFolder:
     @property
     def finished(self):
         return (self.folder / "metrics.json").exists()
+
+    def names(self):
+        """Names of the files that this run wrote here; others' files are none of its business."""
+        return sorted(path.name for path in written if path.parent == self.path and path.name != "metrics.json")
 
     def open_unfinished(self):
         """The checkpoint to resume (a finished run's where there is no other), or None."""
@@ -420,7 +429,7 @@ class RunFolder:
 
     def publish(self, metrics):
         """Write metrics.json, the mark of a finished run; with it, let the new files take the place of a finished run's."""
-        names = sorted(entry.name for entry in self.path.iterdir() if entry.is_file() and entry.name[0] != ".")
+        names = self.names()
         metrics["files"] = sorted({*names, "metrics.json"})
         write_atomically(self.path / "metrics.json", json.dumps(metrics, indent=2).encode() + b"\n")
         if self.path != self.folder:
@@ -430,7 +439,7 @@ class RunFolder:
             for name in stale:
                 (self.folder / Path(name).name).unlink(missing_ok=True)
             shutil.rmtree(self.path)
-        return [self.folder / name for name in metrics["files"]]
+        return [self.folder / name for name in metrics["files"]] + sorted(path for path in written if path.parent != self.path)
 
 
 def lock_file(file):
@@ -454,10 +463,11 @@ def lock_file(file):
 NOT_SETTINGS = {"command", "data_dir", "output_dir", "quiet", "resume_training", "e_path", "d_path"}
 
 
-def snapshot(model, settings):
+def snapshot(model, settings, names):
     """All that training needs to continue exactly: tensors and plain values only."""
     return {
         "settings": settings,
+        "files": names,
         "progress": model.progress,
         "parts": {name: part.state_dict() for name, part in model.parts.items()},
         "generators": {name: generator.get_state() for name, generator in model.generators.items()},
@@ -520,11 +530,12 @@ def run(args, build):
             settings["images"] = zlib.crc32(np.ascontiguousarray(model.train_images.cpu()))
             if state is not None:
                 restore(model, state, settings, folder.path / "checkpoint.pt")
+                written.update(folder.path / name for name in (*state.get("files", ()), "checkpoint.pt", "history.csv"))
                 if folder.finished and folder.path == folder.folder:
                     say(f"The run in {folder.folder} is finished: nothing to resume.")
                     return 0
 
-            train(model, settings, folder.path, stop, args.quiet)
+            train(model, settings, folder, stop, args.quiet)
             model.visualize()
             if stop.signum:
                 again = args.command if args.resume_training else f"{args.command} --resume"
@@ -560,9 +571,9 @@ def train(model, settings, folder, stop, quiet):
                 bar.set_description(f"epoch {min(row['epoch'] + 1, model.epochs)}/{model.epochs}")
                 bar.set_postfix({name: f"{row[name]:.4g}" for name in model.shown})
             if row or stop.signum:
-                save_tensors(snapshot(model, settings), folder / "checkpoint.pt")
+                save_tensors(snapshot(model, settings, folder.names()), folder.path / "checkpoint.pt")
                 if progress["history"]:
-                    save_history(progress["history"], folder / "history.csv")
+                    save_history(progress["history"], folder.path / "history.csv")
             if stop.signum:
                 break
     stop.training = False

@@ -209,7 +209,7 @@ def test_fresh_start_moves_an_unfinished_run_away(tmp_path, capsys):
         before = contents(folder)
         assert hw5_vae.main([word for word in small("hw5_vae", folder) if word != "--quiet"]) == 0
         assert f"moved to {folder}.{number}" in capsys.readouterr().out
-        assert contents(tmp_path / f"out.{number}") == {k: v for k, v in before.items() if k != ".lock"}
+        assert contents(tmp_path / f"out.{number}") == {k: v for k, v in before.items() if k[0] != "."}
         shutil.rmtree(folder)
 
 
@@ -217,9 +217,10 @@ def test_fresh_start_moves_an_unfinished_run_away(tmp_path, capsys):
 def test_finished_run_stays_until_the_new_one_is_whole(name, tmp_path):
     folder = tmp_path / "out"
     assert MODULES[name].main(small(name, folder, "--device", "cpu")) == 0
-    (folder / "samples_epoch_1.png").touch()
     metrics = json.loads((folder / "metrics.json").read_text())
-    metrics["files"].append("samples_epoch_1.png")
+    assert set(metrics["files"]) == {path.name for path in folder.iterdir() if path.name != ".lock"}
+    (folder / "samples_epoch_1.png").touch()
+    metrics["files"].append("samples_epoch_1.png")  # as if the finished run had drawn it
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "notes.txt").write_text("mine")
     before = contents(folder)
@@ -229,6 +230,13 @@ def test_finished_run_stays_until_the_new_one_is_whole(name, tmp_path):
     after = contents(folder)
     assert json.loads(after["metrics.json"])["seed"] == 99 and after["checkpoint.pt"] != before["checkpoint.pt"]
     assert after["notes.txt"] == b"mine" and "samples_epoch_1.png" not in after and not (folder / "unfinished").exists()
+
+
+def test_files_of_others_survive_every_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for seed in (1, 2, 3):
+        assert hw5_vae.main(small("hw5_vae", tmp_path, "--seed", seed)) == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_resume_of_a_finished_run_changes_nothing(tmp_path, capsys):

@@ -294,6 +294,17 @@ def test_evaluation_changes_nothing_and_weighs_by_images():
     assert first["test_elbo"] == pytest.approx(torch.cat(values).mean().item(), rel=1e-6)
 
 
+def test_training_columns_mean_what_the_held_out_ones_mean():
+    """With a vanishing learning rate the epoch's mean is the bound of the same images, up to the noise in z."""
+    vae = small_vae(num_epoches=1, limit=1000, lr=1e-12, hidden_units=20)
+    vae.encoder.fc2_mu.bias.data.fill_(1.0)  # so that the KL is about 1
+    vae.train()
+    row, expected = vae.progress["history"][0], vae.evaluate(vae.train_images)
+    for part, tolerance in (("elbo", 0.5), ("reconstruction", 0.5), ("kl", 0.1)):
+        assert row[f"train_{part}"] == pytest.approx(expected[f"test_{part}"], abs=tolerance)
+    assert row["train_kl"] > 0.5
+
+
 def test_non_finite_loss_stops_with_its_parts():
     vae = small_vae(num_epoches=1, limit=300)
     nn.init.constant_(vae.decoder.fc2.bias, math.nan)
