@@ -84,6 +84,21 @@ def test_kaiming_bounds(network):
             assert not layer.bias.any()
 
 
+@pytest.mark.parametrize("index", [1, 2])
+def test_upsample_convolve_is_the_two_layers(index):
+    """Values and gradients, in double precision, with a kernel of no symmetry."""
+    gen = GNet(4).double()
+    upsample, conv = getattr(gen, f"upsample{index}"), getattr(gen, f"conv{index}")
+    nn.init.normal_(conv.bias)
+    x = torch.randn(3, conv.in_channels, 7, 5, dtype=torch.double, requires_grad=True)
+    weigh = torch.randn(3, conv.out_channels, 14, 10, dtype=torch.double)
+    results = []
+    for output in (conv(upsample(x)), hw5_gan.upsample_convolve(upsample, conv, x)):
+        results.append([output, *torch.autograd.grad((weigh * output).sum(), [x, conv.weight, conv.bias])])
+    for plain, fast in zip(*results):
+        torch.testing.assert_close(fast, plain)
+
+
 # ---- losses
 
 
