@@ -24,7 +24,7 @@ import threading
 import urllib.request
 import zipfile
 import zlib
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -55,8 +55,8 @@ def download(url, filename):
     path = Path("data", filename)
     if path.exists():
         return
-    path.parent.mkdir(exist_ok=True)
     try:
+        path.parent.mkdir(exist_ok=True)
         with urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT) as response:
             content = response.read()
     except (OSError, HTTPException) as error:  # no network, no such file, a time-out, a broken connection
@@ -134,10 +134,13 @@ def download_mnist(folder):
                     if mirror == MNIST.mirrors[-1]:
                         raise
             try:
+                with suppress(OSError):  # empty folders of an aborted download
+                    (folder / "MNIST" / "raw").rmdir()
+                    (folder / "MNIST").rmdir()
                 os.rename(Path(private, "MNIST"), folder / "MNIST")
-            except OSError:
+            except OSError as error:
                 if not find_files(folder):  # else another process was first
-                    raise
+                    raise Fault(f"{folder / 'MNIST'}: in the way of a download ({error.strerror}); move it away") from None
     finally:
         socket.setdefaulttimeout(patience)
 
@@ -158,7 +161,7 @@ def mnist(data_dir=None):
             download_mnist(folder)
             found = find_files(folder)
         except (ImportError, OSError, RuntimeError, HTTPException) as error:  # no torchvision, no network, no mirror that works
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             print(f"No MNIST in {folder} and none could be downloaded ({reason}): using the 5,000 digits of "
                   f"{HERE / 'data' / 'sample'}. For all 70,000 place the four files in {folder}, or go online and run again.",
                   file=sys.stderr)
@@ -171,13 +174,13 @@ def mnist(data_dir=None):
 
 
 def load_mnist(data_dir=None, size=10_000):
-    """(N_data, train_images, train_labels, test_images, test_labels): the first `size` of each split.
+    """(N_data, train_images, train_labels, test_images, test_labels): the first `size` images of train, 10,000 of test.
 
-    Tensors: images float32 [size, 784], every pixel rounded to 0 or 1; labels one-hot float32 [size, 10].
+    Tensors: images float32 [N, 784], every pixel rounded to 0 or 1; labels one-hot float32 [N, 10].
     N_data is the number of images in the whole train split.
     """
     arrays = mnist(data_dir)
-    splits = [torch.from_numpy(array[:size]) for array in arrays]
+    splits = [torch.from_numpy(array[:most]) for array, most in zip(arrays, (size, size, 10_000, 10_000))]
     images = [(part.flatten(1) / 255).round() for part in splits[::2]]
     labels = [one_hot(part.long(), 10).float() for part in splits[1::2]]
     return len(arrays[0]), images[0], labels[0], images[1], labels[1]
@@ -243,12 +246,13 @@ def parse_run_args(parser, argv=None):
 
     A metavar such as "1..100000" is both the help text and the check. `--device auto` is resolved here.
     """
-    name = Path(parser.prog).stem.removeprefix("hw5_")
+    folder = HERE / "outputs" / Path(parser.prog).stem.removeprefix("hw5_")
     run = parser.add_argument_group("run")
     run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
     run.add_argument("--data_dir", type=Path, default=HERE / "data", help="folder of the four MNIST files")
-    run.add_argument("--output_dir", type=Path, default=HERE / "outputs" / name, help="folder for all results")
+    run.add_argument("--output_dir", type=Path, default=folder, help="folder for all results")
     run.add_argument("--limit", type=int, metavar="1..60000", help="train on the first N images only")
+    run.add_argument("--evaluate", action="store_true", help="measure the checkpoint in the output folder again, without training")
     run.add_argument("--deterministic", action="store_true", help="refuse operations whose result can differ between two runs "
                      "on the same machine; on a CPU none do at the same number of threads")
     run.add_argument("--quiet", action="store_true", help="no progress bar, no list of results")
@@ -302,7 +306,7 @@ written = set()  # paths, by the present run: what it lists at its end, and what
 def write_atomically(path, content):
     """Write bytes so that `path` holds either its old content or all of the new, also after a crash or power cut."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
             file.write(content)
@@ -372,8 +376,9 @@ class RunFolder:
     unfinished/, whose files replace the finished ones in publish(). A finished run is one with a metrics.json.
     """
 
-    def __init__(self, folder):
-        self.folder = Path(folder)
+    def __init__(self, folder, program):
+        self.folder, self.program = Path(os.path.abspath(folder)), program
+        self.staging = self.folder / "unfinished"
 
     def __enter__(self):
         try:
@@ -384,7 +389,12 @@ class RunFolder:
         if not lock_file(self.lock):
             self.lock.close()
             raise Fault(f"--output_dir {self.folder}: another run is writing there; wait for it or name another folder")
-        self.path = self.folder / "unfinished" if self.finished else self.folder
+        if (self.staging / "metrics.json").exists():  # a run that was whole, but killed while it moved in
+            self.move_in()
+        if self.finished and self.program not in (self.folder / "metrics.json").read_text():  # it holds the command
+            self.lock.close()
+            raise Fault(f"--output_dir {self.folder}: holds a finished run that is not of {self.program}; name another folder")
+        self.path = self.staging if self.finished else self.folder
         written.clear()
         for partial in self.path.glob(".*.partial"):  # of a process killed while it wrote
             partial.unlink()
@@ -397,13 +407,21 @@ class RunFolder:
     def finished(self):
         return (self.folder / "metrics.json").exists()
 
+    @staticmethod
+    def files(folder):
+        """Names of a finished run's files, as its metrics.json lists them."""
+        try:
+            return [Path(name).name for name in json.loads((folder / "metrics.json").read_text())["files"]]
+        except (OSError, ValueError, KeyError, TypeError):  # none, or not written by a run
+            return []
+
     def names(self):
         """Names of the files that this run wrote here; others' files are none of its business."""
         return sorted(path.name for path in written if path.parent == self.path and path.name != "metrics.json")
 
     def open_unfinished(self):
         """The checkpoint to resume (a finished run's where there is no other), or None."""
-        if self.finished and not (self.path / "checkpoint.pt").exists():
+        if self.finished and not self.staging.exists():
             self.path = self.folder
         path = self.path / "checkpoint.pt"
         if not path.exists():
@@ -422,24 +440,35 @@ class RunFolder:
         while (target := self.folder.with_name(f"{self.folder.name}.{number}")).exists():
             number += 1
         target.mkdir()
-        for entry in self.path.iterdir():
-            if entry.name != ".lock":
-                shutil.move(entry, target / entry.name)
+        try:
+            names = {Path(name).name for name in load_tensors(self.path / "checkpoint.pt")["files"]}
+        except (Fault, KeyError, TypeError):  # damaged: its own list cannot be read
+            names = set()
+        names |= {path.name for path in self.path.glob("*.png")} | {"history.csv", "training.gif"}
+        for name in names - {"checkpoint.pt"}:
+            if (self.path / name).exists():
+                shutil.move(self.path / name, target / name)
+        shutil.move(self.path / "checkpoint.pt", target / "checkpoint.pt")  # the mark comes last
         return target
 
     def publish(self, metrics):
-        """Write metrics.json, the mark of a finished run; with it, let the new files take the place of a finished run's."""
-        names = self.names()
-        metrics["files"] = sorted({*names, "metrics.json"})
+        """Write metrics.json, the mark of a finished run, and return the paths of all its files in their final places."""
+        metrics["files"] = sorted({*self.names(), "metrics.json"})
         write_atomically(self.path / "metrics.json", json.dumps(metrics, indent=2).encode() + b"\n")
-        if self.path != self.folder:
-            stale = set(json.loads((self.folder / "metrics.json").read_text()).get("files", [])) - set(metrics["files"])
-            for name in (*names, "metrics.json"):
-                os.replace(self.path / name, self.folder / name)
-            for name in stale:
-                (self.folder / Path(name).name).unlink(missing_ok=True)
-            shutil.rmtree(self.path)
+        if self.path == self.staging:
+            self.move_in()
         return [self.folder / name for name in metrics["files"]] + sorted(path for path in written if path.parent != self.path)
+
+    def move_in(self):
+        """Let the files of the whole run in unfinished/ take the place of the finished run's."""
+        new = set(self.files(self.staging))
+        fresh = {path.name for path in written if path.parent == self.folder}  # --e_path may point here
+        for name in set(self.files(self.folder)) - new - fresh:
+            (self.folder / name).unlink(missing_ok=True)
+        left = {entry.name for entry in self.staging.iterdir()}  # a killed process may have moved some
+        for name in sorted(new & left, key=lambda name: name == "metrics.json"):  # the mark comes last
+            os.replace(self.staging / name, self.folder / name)
+        shutil.rmtree(self.staging)
 
 
 def lock_file(file):
@@ -453,14 +482,16 @@ def lock_file(file):
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):  # the latter is Windows'
         return False
+    except OSError:  # a file system without locks
+        pass
     return True
 
 
 # ---------------------------------------------------------------------------------------------------- a run
 
-NOT_SETTINGS = {"command", "data_dir", "output_dir", "quiet", "resume_training", "e_path", "d_path"}
+NOT_SETTINGS = {"command", "data_dir", "output_dir", "quiet", "resume_training", "evaluate", "e_path", "d_path", "iwae_samples"}
 
 
 def snapshot(model, settings, names):
@@ -487,19 +518,14 @@ def restore(model, state, settings, path):
         for name, generator in model.generators.items():
             generator.set_state(state["generators"][name])
         model.progress.update(state["progress"])
-    except Fault:
-        raise
-    except Exception as error:  # whatever a file of another origin may lack
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:  # whatever a file of another origin may lack
         raise Fault(f"{path}: not a checkpoint of this script ({error})") from None
 
 
 def environment(args):
     """What else a result depends on."""
-    try:
-        git = subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True)
-        revision = git.stdout.strip() if git.returncode == 0 else None
-    except OSError:  # no git on this machine
-        revision = None
+    git = shutil.which("git") and subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True)
+    revision = git.stdout.strip() if git and git.returncode == 0 else None
     return {"command": args.command, "seed": args.seed, "device": args.device, "threads": torch.get_num_threads(),
             "torch": torch.__version__, "revision": revision}
 
@@ -512,40 +538,54 @@ def run(args, build):
       progress     a dict of plain values and tensors, among them "epoch", "step" and "history"
       parts        {name: network or optimizer}, each with state_dict() and load_state_dict()
       generators   {name: torch.Generator} that training draws from
-      train_images, epochs, steps (per epoch), visualize() and evaluate(), which returns a dict of plain values
+      train_images, epochs, steps (per epoch), visualize() and measure(), which returns a dict of plain values
     """
     say = (lambda line: None) if args.quiet else print
     program = args.command.split()[1]
     try:
-        with RunFolder(args.output_dir) as folder, StopRequest() as stop:
-            state = folder.open_unfinished() if args.resume_training else None
-            if args.resume_training and state is None:
-                say(f"{folder.folder} holds no checkpoint: starting from the beginning.")
-            if state is None and (moved := folder.clear()):
-                say(f"{folder.folder} held an unfinished run: moved to {moved}.")
+        with RunFolder(args.output_dir, program) as folder, StopRequest() as stop:
+            if args.evaluate:
+                folder.path = folder.folder
+            state = folder.open_unfinished() if args.resume_training or args.evaluate else None
+            if args.evaluate and state is None:
+                raise Fault(f"{folder.folder / 'checkpoint.pt'}: no such file; --evaluate needs the checkpoint of a run")
 
             fresh = {"resume_training": args.resume_training and state is None}  # a checkpoint holds all weights
             model = build(argparse.Namespace(**{**vars(args), **fresh}), folder.path)
             settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
             settings["images"] = zlib.crc32(np.ascontiguousarray(model.train_images.cpu()))
-            if state is not None:
+            steps = model.steps  # with the data, the last of what can be wrong: until here no file is touched
+            if state is None:
+                if args.resume_training:
+                    say(f"{folder.folder} holds no checkpoint: starting from the beginning.")
+                if moved := folder.clear():
+                    say(f"{folder.folder} held an unfinished run: moved to {moved}.")
+            else:
                 restore(model, state, settings, folder.path / "checkpoint.pt")
                 written.update(folder.path / name for name in (*state.get("files", ()), "checkpoint.pt", "history.csv"))
-                if folder.finished and folder.path == folder.folder:
+                if folder.finished and folder.path == folder.folder and not args.evaluate:
                     say(f"The run in {folder.folder} is finished: nothing to resume.")
                     return 0
 
-            train(model, settings, folder, stop, args.quiet)
-            model.visualize()
+            if not args.evaluate:
+                train(model, steps, settings, folder, stop, args.quiet)
+                model.visualize()
             if stop.signum:
                 again = args.command if args.resume_training else f"{args.command} --resume"
                 say(f"Stopped after step {model.progress['step']} of epoch {model.progress['epoch'] + 1}. To go on: {again}")
                 return 128 + stop.signum
-            metrics = model.evaluate()
+            if args.evaluate and folder.finished:
+                written.update(folder.path / name for name in folder.files(folder.folder))
+            if not args.evaluate:
+                save_history(model.progress["history"], folder.path / "history.csv")  # a kill may have come before
+            metrics = model.measure()
+            for name, value in metrics.items():
+                say(f"{name} {value:.6g}")
+            if args.evaluate and not folder.finished:
+                return 0  # metrics.json marks a finished run
             seconds = sum(row["seconds"] for row in model.progress["history"])
-            paths = folder.publish({**metrics, "seconds": seconds, **environment(args)})
-            for line in [f"{name} {value:.4f}" for name, value in metrics.items()] + paths:
-                say(line)
+            for path in folder.publish({**metrics, "seconds": seconds, **environment(args)}):
+                say(path)
             return 0
     except Fault as fault:
         print(f"{program}: {fault}", file=sys.stderr)
@@ -554,15 +594,24 @@ def run(args, build):
         print(f"{program}: {error.filename or args.output_dir}: {error.strerror or error}", file=sys.stderr)
         return 2
     except FloatingPointError as error:
-        print(f"{program}: {error}; the last good checkpoint stays in {args.output_dir}", file=sys.stderr)
+        print(f"{program}: {error}; no checkpoint was written since the last good epoch", file=sys.stderr)
         return 1
 
 
-def train(model, settings, folder, stop, quiet):
+def check_finite(model, row):
+    """FloatingPointError where an epoch's values or the weights are not finite, so that no such checkpoint is written."""
+    numbers = {**row, **{f"{part}.{name}": value.sum().item() for part, network in model.parts.items()
+                         if isinstance(network, torch.nn.Module) for name, value in network.state_dict().items()}}
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"after epoch {model.progress['epoch']}: {name} is {value}; try a smaller --lr")
+
+
+def train(model, steps, settings, folder, stop, quiet):
     """Run model.fit() with a progress bar, keeping checkpoint.pt and history.csv after every epoch and when stopped."""
     progress, stop.training = model.progress, True
-    done = progress["epoch"] * model.steps + progress["step"]
-    with tqdm(total=model.epochs * model.steps, initial=done, unit="step", disable=quiet, dynamic_ncols=True) as bar:
+    done = progress["epoch"] * steps + progress["step"]
+    with tqdm(total=model.epochs * steps, initial=done, unit="step", disable=quiet, dynamic_ncols=True) as bar:
         bar.set_description(f"epoch {progress['epoch'] + 1}/{model.epochs}")
         for row in model.fit():
             if row is None:
@@ -571,6 +620,7 @@ def train(model, settings, folder, stop, quiet):
                 bar.set_description(f"epoch {min(row['epoch'] + 1, model.epochs)}/{model.epochs}")
                 bar.set_postfix({name: f"{row[name]:.4g}" for name in model.shown})
             if row or stop.signum:
+                check_finite(model, row or {})
                 save_tensors(snapshot(model, settings, folder.names()), folder.path / "checkpoint.pt")
                 if progress["history"]:
                     save_history(progress["history"], folder.path / "history.csv")

@@ -9,6 +9,7 @@ on the course's 10,000 images, in a few minutes on a laptop. README.md maps the 
 
 import argparse
 import math
+import sys
 import time
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,8 @@ save_figure = getattr(utils, "save_figure", lambda figure, path: figure.savefig(
 EDITIONS = {
     "cs446": dict(num_epoches=200, batch_size=100, lr=1e-3, hidden_units=500, latent_dimension=2, data_dimension=784),
 }
-DEFAULTS = dict(EDITIONS["cs446"], edition="cs446", seed=1234, resume_training=False, e_path=None, d_path=None)
+DEFAULTS = dict(EDITIONS["cs446"], edition="cs446", seed=1234, resume_training=False, e_path=None, d_path=None,
+                train_size=10_000, iwae_samples=100)
 
 # ---------------------------------------------------------------------------------------------------- maths
 
@@ -50,7 +52,7 @@ def logpdf_bernoulli(x, p):
     ValueError where x or p leave [0,1] or differ in D.
     """
     check_unit("p", p)
-    check_unit("x", x, p.shape[-1])
+    check_unit("x", x, *p.shape[-1:])
     log_p = torch.log(torch.where(x == 0, 1.0, p))  # an outcome that did not occur costs nothing
     log_not_p = torch.log(torch.where(x == 1, 1.0, 1 - p))
     return (x * log_p + (1 - x) * log_not_p).sum(-1)
@@ -88,6 +90,11 @@ def elbo(sampled_z, mu, sigma_square, x, p):
     log_p_z = logpdf_diagonal_gaussian(sampled_z, torch.zeros_like(mu), torch.ones_like(mu))  # [B]
     log_q_z = logpdf_diagonal_gaussian(sampled_z, mu, sigma_square)  # [B]
     return (log_p_x + log_p_z - log_q_z).mean()
+
+
+def log_mean_exp(values, dim=0):
+    """log of the mean of exp(values) along `dim`, without overflow."""
+    return values.logsumexp(dim) - math.log(values.shape[dim])
 
 
 def interpolate_mu(mua, mub, alpha=0.5):
@@ -153,7 +160,7 @@ class VAE(nn.Module):
         sizes = args.latent_dimension, args.hidden_units, args.data_dimension
         self.encoder = Encoder(*sizes)
         self.decoder = Decoder(*sizes)
-        if args.resume_training and args.e_path and args.d_path:  # the course's way: weights only
+        if args.resume_training and (args.e_path or args.d_path):  # the course's way: weights only
             self.load_weights()
         self.device = torch.device(getattr(args, "device", "cpu"))
         self.to(self.device)
@@ -172,6 +179,8 @@ class VAE(nn.Module):
     def data(self):
         """Binary images [N,784] and one-hot labels [N,10] of both splits: train, its labels, test, its labels."""
         where = {"data_dir": self.args.data_dir} if hasattr(self.args, "data_dir") else {}
+        if self.args.train_size != 10_000:
+            where["size"] = self.args.train_size
         _, *splits = utils.load_mnist(**where)
         tensors = [torch.as_tensor(split, dtype=torch.float32, device=self.device) for split in splits]
         if tensors[0].shape[1] != self.args.data_dimension:
@@ -260,20 +269,86 @@ class VAE(nn.Module):
     def load_weights(self):
         """Read them back; ValueError where they belong to networks of other sizes."""
         for network, path in ((self.encoder, self.args.e_path), (self.decoder, self.args.d_path)):
+            if not (path and Path(path).is_file()):
+                raise Fault(f"{path or 'one of --e_path and --d_path'}: no such file; --resume_training reads both, or a checkpoint")
             try:
                 network.load_state_dict(load_tensors(path))
             except (RuntimeError, TypeError):
                 raise Fault(f"{path}: holds other weights than those of this {type(network).__name__}; check the sizes") from None
 
+    # ---- evaluation: changes nothing of the training; everything in nats per image, [N]
+
     @torch.no_grad()
-    def evaluate(self, images=None):
-        """The bound on whole splits (default: test), z sampled, in nats per image. Changes nothing of the training."""
-        images = self.test_images if images is None else images
+    def bounds(self, images):
+        """log p(x|z) and the KL estimate of each image, with one z ~ q(z|x) each."""
         check_unit("images", images, self.args.data_dimension)
         generator = self.fresh_generator()
-        parts = [self.bound(x, generator) for x in images.split(1000)]
-        log_p_x, kl = (torch.cat(part).mean().item() for part in zip(*parts))
-        return {"test_elbo": log_p_x - kl, "test_reconstruction": log_p_x, "test_kl": kl}
+        return [torch.cat(part) for part in zip(*(self.bound(x, generator) for x in images.split(1000)))]
+
+    def evaluate(self, images=None):
+        """Means of the bound and its parts over whole splits (default: test)."""
+        log_p_x, kl = self.bounds(self.test_images if images is None else images)
+        return {"test_elbo": (log_p_x - kl).mean().item(), "test_reconstruction": log_p_x.mean().item(), "test_kl": kl.mean().item()}
+
+    @torch.no_grad()
+    def log_likelihood_sampled(self, images, samples):
+        """The importance-weighted bound on log p(x) with `samples` draws from q(z|x) (Burda et al. 2016, Eq. 8).
+
+        Equals the ELBO for one sample in the mean, and rises to log p(x) with their number.
+        """
+        generator, values = self.fresh_generator(), []
+        for x in images.split(max(1, 20_000 // samples)):
+            mu, sigma_square = (part.expand(samples, *part.shape) for part in self.encoder(x))
+            z = sample_diagonal_gaussian(mu, sigma_square, generator)  # [samples,B,latent]
+            log_p_x = logpdf_bernoulli_logits(x.expand(samples, *x.shape), self.decoder.logits(z))
+            values.append(log_mean_exp(log_p_x - kl_estimate(z, mu, sigma_square)))
+        return torch.cat(values)
+
+    @torch.no_grad()
+    def log_likelihood_exact(self, images, points=200):
+        """log p(x) = log of the integral of p(x|z) p(z) over a plane of latents, by the trapezoid rule on points x points.
+
+        Also the estimated error, [N]: the difference to every second point of the grid. And the best z, [N,2].
+        The grid spans the prior and the codes of the images, each to four standard deviations.
+        """
+        mu, sigma_square = self.encoder(images)
+        reach = max(4.0, (mu.abs() + 4 * sigma_square.sqrt()).max().item())
+        line = torch.linspace(-reach, reach, points).to(mu)
+        log_area = 2 * math.log(line[1] - line[0])
+        fine = torch.full_like(mu[:, 0], -math.inf)
+        coarse, best, best_z = fine.clone(), fine.clone(), torch.zeros_like(mu)
+        for row, first in enumerate(line):
+            z = torch.stack([first.expand(points), line], dim=1)
+            logits = self.decoder.logits(z)
+            # The sum over pixels of x * logits - softplus(logits), for all images and points in one matrix product
+            log_p_x = images @ logits.T - F.softplus(logits).sum(1)  # [N,points]
+            log_joint = log_p_x + logpdf_diagonal_gaussian(z, torch.zeros_like(z), torch.ones_like(z))
+            fine = torch.logaddexp(fine, log_joint.logsumexp(1) + log_area)
+            if row % 2 == 0:
+                coarse = torch.logaddexp(coarse, log_joint[:, ::2].logsumexp(1) + log_area + math.log(4))
+            value, column = log_joint.max(1)
+            best_z = torch.where((value > best)[:, None], z[column], best_z)
+            best = torch.maximum(best, value)
+        return fine, (fine - coarse).abs(), best_z
+
+    def measure(self):
+        """All that metrics.json says of the model, on the whole test split; also draws gap.png."""
+        log_p_x, kl = self.bounds(self.test_images)  # one draw of z: evaluate() gives its means
+        elbo = log_p_x - kl
+        sampled = self.log_likelihood_sampled(self.test_images, self.args.iwae_samples)
+        metrics = {**self.evaluate(), "test_elbo_stderr": standard_error(elbo),
+                   "test_log_likelihood": sampled.mean().item(), "test_log_likelihood_stderr": standard_error(sampled),
+                   "iwae_samples": self.args.iwae_samples}
+        if self.args.latent_dimension == 2:
+            exact, error, best_z = self.log_likelihood_exact(self.test_images)
+            metrics |= {"test_log_likelihood_exact": exact.mean().item(), "test_log_likelihood_exact_stderr": standard_error(exact),
+                        "test_log_likelihood_exact_error": error.mean().item(),
+                        "train_log_likelihood_exact": self.log_likelihood_exact(self.train_images)[0].mean().item()}
+            self.visualize_gap(elbo, exact, best_z)
+        if metrics["test_kl"] < 0.5:
+            print("Posterior collapse: q(z|x) is the prior, so that z says nothing of x. The best decoder that ignores z "
+                  "reaches -205.9 nats on binarised MNIST.", file=sys.stderr)
+        return metrics
 
     # ---- figures: each is saved in self.folder and returns what it drew
 
@@ -295,11 +370,12 @@ class VAE(nn.Module):
     def visualize_latent_space(self):
         """Scatter of the means of all training images, coloured by class; returns the means [N,latent] as numpy."""
         mu, _ = self.encoder(self.train_images)
-        mu, digits = mu.cpu().numpy(), self.train_labels.argmax(1).cpu()
+        mu, digits = mu.cpu().numpy(), self.train_labels.argmax(1).cpu().numpy()
+        x, y = mu[:, 0], mu[:, 1] if mu.shape[1] > 1 else 0 * mu[:, 0]  # the first two latents
         figure = new_figure(7, 6)
         axes = figure.subplots()
         for digit in range(10):
-            axes.scatter(*mu[digits == digit, :2].T, s=3, color=f"C{digit}", label=str(digit))
+            axes.scatter(x[digits == digit], y[digits == digit], s=3, color=f"C{digit}", label=str(digit))
         axes.set(xlabel="$\\mu_1$", ylabel="$\\mu_2$", title="Means of q(z|x) of the training images", aspect="equal")
         axes.legend(title="digit", markerscale=4, loc="center left", bbox_to_anchor=(1, 0.5))
         self.save(figure, "latent_space.png")
@@ -312,8 +388,7 @@ class VAE(nn.Module):
         digits = self.train_labels.argmax(1).cpu()
         a = order[torch.arange(3) % len(order)]
         others = [order[digits[order] != digits[i]] for i in a]
-        if not len(others[0]):
-            raise Fault("interpolation between classes needs training images of two classes; use a larger --limit")
+        others = [other if len(other) else order for other in others]  # where a small --limit leaves one class
         b = torch.stack([other[k % len(other)] for k, other in enumerate(others)])  # not always the same partner
         mua, mub = (self.encoder(self.train_images[ends])[0] for ends in (a, b))
         z = torch.stack([interpolate_mu(mua, mub, step / 10) for step in range(11)])  # [11,3,latent]
@@ -336,8 +411,31 @@ class VAE(nn.Module):
         self.save(figure, "elbo.png")
         return history
 
+    @torch.no_grad()
+    def visualize_gap(self, elbo, exact, best_z):
+        """How far the bound is below log p(x), [N] each: a histogram, and the ten images where it is farthest.
+
+        Below each of these its reconstructions at the encoder's mean and at the best z [N,2]. Returns the gaps [N].
+        """
+        gap = (exact - elbo).cpu()
+        worst = gap.argsort(descending=True)[:10].to(self.device)
+        x = self.test_images[worst]
+        rows = [x, self.decoder(self.encoder(x)[0]), self.decoder(best_z[worst])]
+        images = torch.stack(rows).transpose(0, 1).flatten(0, 1).cpu()
+        grid = utils.concat_images([utils.array_to_image(image) for image in images], 3, len(worst))
+        figure = new_figure(9, 6)
+        above, below = figure.subplots(2, 1)
+        above.hist(gap, bins=100, log=True)
+        above.set(xlabel="log p(x) - ELBO, nats", ylabel="test images",
+                  title=f"What the bound misses: mean {gap.mean():.1f}, median {gap.median():.1f}, largest {gap.max():.0f} nats")
+        below.imshow(grid, cmap="gray", vmin=0, vmax=1)
+        below.set_title("Largest gaps: image, reconstruction at the encoder's mean, reconstruction at the best z", fontsize=9)
+        below.axis("off")
+        self.save(figure, "gap.png")
+        return gap
+
     def visualize(self):
-        """All figures."""
+        """All figures of the training."""
         self.visualize_data_space()
         self.visualize_latent_space()
         self.visualize_inter_class_interpolation()
@@ -351,6 +449,11 @@ def new_figure(width, height):
     from matplotlib.figure import Figure  # here: importing it with the module would slow down every start
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def standard_error(values):
+    """Of the mean of [N] values."""
+    return values.std().item() / math.sqrt(len(values))
 
 
 def draw_grid(grid, title):
@@ -379,6 +482,8 @@ def parse_args(argv=None):
     flag("--hidden_units", type=int, metavar="1..100000", help="width of both hidden layers")
     flag("--latent_dimension", type=int, metavar="1..10000", help="length of z")
     flag("--data_dimension", type=int, metavar="1..784", help="pixels of an image")
+    flag("--train_size", type=int, metavar="1..60000", help="the first N training images; the course takes 10,000, 60,000 is all")
+    flag("--iwae_samples", type=int, metavar="1..100000", help="samples per image of the importance-weighted bound")
     flag("--seed", type=int, metavar="0..4294967295", help="of all random numbers")
     flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")
     flag("--e_path", help="also write the encoder's weights to this file; --resume_training reads it")

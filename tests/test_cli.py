@@ -31,8 +31,8 @@ both = pytest.mark.parametrize("name", MODULES)
 
 def small(name, folder, *more):
     """Arguments of a run of two epochs that takes a second."""
-    batch = ["--batch_size", 32] if name == "hw5_gan" else ["--hidden_units", 50]
-    return [str(word) for word in ["--data_dir", SAMPLE, "--limit", 400, "--epochs", 2, "--quiet", "--output_dir", folder, *batch, *more]]
+    sizes = {"hw5_gan": ["--batch_size", 32], "hw5_vae": ["--hidden_units", 50, "--latent_dimension", 3, "--iwae_samples", 2]}[name]
+    return [str(word) for word in ["--data_dir", SAMPLE, "--limit", 400, "--epochs", 2, "--quiet", "--output_dir", folder, *sizes, *more]]
 
 
 def rows(folder):
@@ -62,6 +62,33 @@ def test_run_from_the_shell(name, tmp_path):
     if name == "hw5_vae":
         assert float(history[0]["test_elbo"]) < float(history[1]["test_elbo"]), "the bound must rise"
         assert metrics["test_elbo"] == pytest.approx(float(history[1]["test_elbo"]))
+
+
+def test_run_with_a_plane_of_latents(tmp_path):
+    """The default sizes: log p(x) is integrated exactly, and --evaluate says the same of the checkpoint again."""
+    line = small("hw5_vae", tmp_path, "--latent_dimension", 2)
+    assert hw5_vae.main(line) == 0
+    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == FILES["hw5_vae"] | {"gap.png"}
+    before = json.loads((tmp_path / "metrics.json").read_text())
+    assert before["test_elbo"] < before["test_log_likelihood"] < before["test_log_likelihood_exact"]
+    assert before["test_log_likelihood_exact_error"] < 1e-3 and before["iwae_samples"] == 2
+    checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
+    assert hw5_vae.main([*line, "--evaluate"]) == 0
+    after = json.loads((tmp_path / "metrics.json").read_text())
+    assert after.pop("command") == before.pop("command") + " --evaluate" and after == before
+    assert (tmp_path / "checkpoint.pt").read_bytes() == checkpoint
+
+
+@both
+def test_evaluate_needs_a_checkpoint(name, tmp_path, capsys):
+    assert MODULES[name].main(small(name, tmp_path, "--evaluate")) == 2
+    assert "checkpoint.pt: no such file" in capsys.readouterr().err
+
+
+def test_train_size(tmp_path):
+    assert hw5_vae.main(small("hw5_vae", tmp_path, "--train_size", 150, "--batch_size", 150, "--epochs", 1)) == 0
+    assert len(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["history"]) == 1
+    assert len(hw5_vae.VAE(hw5_vae.parse_args(["--train_size", "150", "--data_dir", str(SAMPLE)])).train_images) == 150
 
 
 @both

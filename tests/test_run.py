@@ -90,9 +90,8 @@ def assert_same_run(folder, reference):
     drop_seconds = lambda table: [{key: value for key, value in row.items() if key != "seconds"} for row in table]
     assert drop_seconds(rows(folder)) == drop_seconds(rows(reference))
     assert {path.name for path in folder.iterdir()} == {path.name for path in reference.iterdir()}
-    for name in ("training.gif", "data_space.png", "elbo.png", "losses.png"):
-        if (reference / name).exists():
-            assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
+    for path in (*reference.glob("*.png"), *reference.glob("*.gif")):
+        assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +147,6 @@ def test_stop_and_resume(name, number, code, tmp_path, references):
     written = {path.name for path in folder.iterdir()}
     assert figures | {"checkpoint.pt", "history.csv"} <= written and "metrics.json" not in written
     assert Child(name, arguments(name, folder, "--resume")).wait() == 0
-    shown = {path.name for path in reference.iterdir()}
-    for path in folder.glob("samples_epoch_*.png"):  # the one drawn for the stop
-        if path.name not in shown:
-            path.unlink()
     assert_same_run(folder, reference)
 
 
@@ -177,11 +172,11 @@ def test_second_ctrl_c_ends_at_once(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("went on after the second Ctrl-C")
 
-    assert hw5_vae.main(small("hw5_vae", tmp_path)) == 0
+    stop_early("hw5_vae", tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
     monkeypatch.setattr(hw5_vae.VAE, "bound", ctrl_c_twice)
     with pytest.raises(SystemExit) as stopped:
-        hw5_vae.main(small("hw5_vae", tmp_path))
+        hw5_vae.main(arguments("hw5_vae", tmp_path, "--resume"))
     assert stopped.value.code == 130
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "handlers are put back"
@@ -232,11 +227,104 @@ def test_finished_run_stays_until_the_new_one_is_whole(name, tmp_path):
     assert after["notes.txt"] == b"mine" and "samples_epoch_1.png" not in after and not (folder / "unfinished").exists()
 
 
+def test_a_run_killed_while_it_replaces_a_finished_one(tmp_path, monkeypatch):
+    """At every point between the files: the next start completes the move."""
+    folder = tmp_path / "out"
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    replace = os.replace
+    for survived in (0, 1, 3, 6):
+        line = small("hw5_vae", folder, "--seed", survived)
+        moves = []
+
+        def killed(source, target):
+            if "unfinished" in str(source) and "partial" not in str(source):
+                moves.append(source)
+                if len(moves) > survived:
+                    raise SystemExit(137)
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(utils.os, "replace", killed)
+            with pytest.raises(SystemExit):
+                hw5_vae.main(line)
+        assert (folder / "unfinished" / "metrics.json").exists()
+        with utils.RunFolder(folder, "hw5_vae.py"):
+            pass
+        assert {path.name for path in folder.iterdir()} == {*utils.RunFolder.files(folder), ".lock"}
+        assert hw5_vae.main([*line, "--resume"]) == 0
+        assert json.loads((folder / "metrics.json").read_text())["seed"] == survived
+        assert utils.load_tensors(folder / "checkpoint.pt")["settings"]["seed"] == survived
+        assert not (folder / "unfinished").exists()
+
+
+def test_output_folder_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    stop_early("hw5_vae", tmp_path / "work")
+    assert hw5_vae.main(small("hw5_vae", ".")) == 0
+    assert (tmp_path / "work.1" / "checkpoint.pt").exists() and (tmp_path / "work" / "metrics.json").exists()
+
+
+def test_bad_input_moves_nothing(tmp_path, tiny_mnist, capsys):
+    folder = tmp_path / "out"
+    stop_early("hw5_gan", folder)
+    before = contents(folder)
+    assert MODULES["hw5_gan"].main(arguments("hw5_gan", folder, "--batch_size", 401)) == 2
+    (tiny_mnist / "train-labels-idx1-ubyte.gz").unlink()
+    assert MODULES["hw5_gan"].main(arguments("hw5_gan", folder, "--data_dir", tiny_mnist)) == 2
+    assert {k for k in contents(folder) if k[0] != "."} == {k for k in before if k[0] != "."}
+    assert not (tmp_path / "out.1").exists(), "an unfinished run is moved only when another one really starts"
+
+
 def test_files_of_others_survive_every_run(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     for seed in (1, 2, 3):
         assert hw5_vae.main(small("hw5_vae", tmp_path, "--seed", seed)) == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_files_of_others_stay_when_an_unfinished_run_is_moved(tmp_path):
+    folder = tmp_path / "out"
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    (folder / "metrics.json").unlink()  # as if it had been killed at the very end
+    (folder / "notes.txt").write_text("mine")
+    (folder / "thesis").mkdir()
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    assert (folder / "notes.txt").exists() and (folder / "thesis").exists() and (tmp_path / "out.1" / "checkpoint.pt").exists()
+
+
+def test_weights_in_the_output_folder_survive_the_next_run(tmp_path):
+    paths = ["--e_path", tmp_path / "e.pt", "--d_path", tmp_path / "d.pt"]
+    for _ in range(2):
+        assert hw5_vae.main(small("hw5_vae", tmp_path, *paths)) == 0
+        assert (tmp_path / "e.pt").exists() and (tmp_path / "d.pt").exists()
+
+
+def test_finished_run_of_another_script_is_left_alone(tmp_path, capsys):
+    assert hw5_vae.main(small("hw5_vae", tmp_path)) == 0
+    before = contents(tmp_path)
+    assert MODULES["hw5_gan"].main(small("hw5_gan", tmp_path)) == 2
+    assert "not of hw5_gan.py" in capsys.readouterr().err and contents(tmp_path) == before
+
+
+def test_new_run_killed_before_its_first_checkpoint_is_resumed(tmp_path):
+    assert hw5_vae.main(small("hw5_vae", tmp_path)) == 0
+    (tmp_path / "unfinished").mkdir()  # all that such a run leaves
+    assert hw5_vae.main(small("hw5_vae", tmp_path, "--seed", 5, "--resume")) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["seed"] == 5
+
+
+def test_killed_between_the_last_checkpoint_and_its_history(tmp_path, monkeypatch):
+    def killed(history, path):
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(utils, "save_history", killed)
+        with pytest.raises(SystemExit):
+            hw5_vae.main(small("hw5_vae", tmp_path, "--epochs", 1))
+    assert hw5_vae.main(small("hw5_vae", tmp_path, "--epochs", 1, "--resume")) == 0
+    assert len(rows(tmp_path)) == 1
 
 
 def test_resume_of_a_finished_run_changes_nothing(tmp_path, capsys):
@@ -271,6 +359,7 @@ def test_resume_with_other_images_is_refused(tmp_path, tiny_mnist, capsys):
 
 def test_resume_of_the_other_scripts_run_is_refused(tmp_path, capsys):
     assert MODULES["hw5_gan"].main(small("hw5_gan", tmp_path)) == 0
+    (tmp_path / "metrics.json").unlink()
     before = contents(tmp_path)
     assert hw5_vae.main(small("hw5_vae", tmp_path, "--resume")) == 2
     assert "checkpoint.pt" in capsys.readouterr().err and contents(tmp_path) == before
@@ -430,6 +519,22 @@ def test_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path, monkeyp
     assert "epoch 2, step 2: loss nan (reconstruction nan, KL" in message and message.count("\n") == 1
     state = utils.load_tensors(tmp_path / "checkpoint.pt")
     assert state["progress"]["epoch"] == 1 and all(value.isfinite().all() for value in state["parts"]["encoder"].values())
+
+
+def test_weights_that_diverge_in_the_last_step_are_not_kept(tmp_path, monkeypatch, capsys):
+    assert hw5_vae.main(small("hw5_vae", tmp_path)) == 0
+    (tmp_path / "metrics.json").unlink()
+    evaluate = hw5_vae.VAE.evaluate
+
+    def poison(self, images=None):
+        self.encoder.fc1.weight.data[0, 0] = math.nan
+        return evaluate(self, images)
+
+    monkeypatch.setattr(hw5_vae.VAE, "evaluate", poison)
+    code, message = hw5_vae.main(small("hw5_vae", tmp_path, "--seed", 9)), capsys.readouterr().err
+    assert code == 1 and "is nan; try a smaller --lr" in message, message
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert (tmp_path.with_name(tmp_path.name + ".1") / "checkpoint.pt").exists()
 
 
 # ---- reproducible

@@ -50,7 +50,7 @@ def test_load_mnist_rounds_at_one_half(tiny_mnist):
 
 def test_load_mnist_takes_the_first_and_counts_all(tiny_mnist):
     n, train, labels, test, _ = utils.load_mnist(tiny_mnist, size=20)
-    assert (n, train.shape, test.shape) == (60, (20, 784), (20, 784))
+    assert (n, train.shape, test.shape) == (60, (20, 784), (30, 784))
     assert (labels.argmax(1) == torch.arange(20) % 10).all() and (labels.sum(1) == 1).all(), "labels must be one-hot"
 
 

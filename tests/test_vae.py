@@ -141,7 +141,7 @@ def test_elbo_is_a_mean_over_the_batch():
     torch.testing.assert_close(VAE.elbo_loss(z, mu, sigma_square, x, p), torch.stack(singles).mean())
 
 
-def test_elbo_is_maximal_and_equals_log_p_x_at_the_posterior():
+def test_elbo_is_log_p_x_where_q_is_the_posterior():
     """p(x|z) constant: log p(x) = log p(x|z) for every sample, when q is the prior."""
     mu, sigma_square = torch.zeros(50, 2), torch.ones(50, 2)
     z, x = torch.randn(50, 2), torch.rand(50, 9).round()
@@ -174,6 +174,84 @@ def test_training_maximises_the_graded_elbo():
     mu, sigma_square = vae.encoder(x)
     z = VAE.sample_z(mu, sigma_square, torch.Generator().manual_seed(3))
     torch.testing.assert_close((log_p_x - kl).mean(), VAE.elbo_loss(z, mu, sigma_square, x, vae.decoder(z)))
+
+
+# ---- log p(x) by two routes
+
+
+def test_log_mean_exp():
+    values = torch.tensor([[0.0, -1000.0], [math.log(3.0), -1000.0]])
+    torch.testing.assert_close(hw5_vae.log_mean_exp(values), torch.tensor([LOG2, -1000.0]))
+
+
+@pytest.fixture
+def steep_vae():
+    """A model whose decoder depends on z and whose encoder is mediocre: all three values of log p(x) differ."""
+    vae = small_vae(hidden_units=30)
+    vae.test_images = vae.test_images[:60]
+    vae.decoder.fc1.weight.data *= 2
+    vae.decoder.fc2.weight.data *= 5
+    return vae
+
+
+def test_importance_weighted_bound_rises_from_the_elbo_to_the_exact_value(steep_vae):
+    images = steep_vae.test_images
+    log_p_x, kl = steep_vae.bounds(images)
+    exact, error, _ = steep_vae.log_likelihood_exact(images)
+    values = [(log_p_x - kl).mean()] + [steep_vae.log_likelihood_sampled(images, k).mean() for k in (5, 50, 2000)] + [exact.mean()]
+    assert values[0] < values[1] < values[2] < values[3] < values[4] + 0.02, "the bound must rise with the number of samples"
+    assert values[4] - values[0] > 1, "else this test shows nothing"
+    assert values[4] - values[3] < 0.2 and error.max() < 0.1
+
+
+def test_one_importance_sample_is_the_elbo(steep_vae):
+    one = torch.stack([steep_vae.log_likelihood_sampled(steep_vae.test_images, 1)])
+    log_p_x, kl = steep_vae.bounds(steep_vae.test_images)
+    assert one.mean().item() == pytest.approx((log_p_x - kl).mean().item(), abs=3), "same mean, other noise"
+
+
+def test_all_routes_agree_where_the_encoder_knows_the_posterior(steep_vae):
+    """A decoder that ignores z, an encoder that gives the prior: q(z|x) = p(z|x), so that every weight is p(x)."""
+    zero(steep_vae.encoder)
+    nn.init.zeros_(steep_vae.decoder.fc1.weight)
+    images = steep_vae.test_images
+    expected = hw5_vae.logpdf_bernoulli(images, steep_vae.decoder(torch.zeros(1, 2))[0])
+    log_p_x, kl = steep_vae.bounds(images)
+    for value in (log_p_x - kl, steep_vae.log_likelihood_sampled(images, 7)):
+        torch.testing.assert_close(value, expected, atol=1e-2, rtol=0)
+    exact, error, _ = steep_vae.log_likelihood_exact(images)
+    torch.testing.assert_close(exact, expected, atol=2e-2, rtol=0, msg="the prior's mass outside four deviations is 1e-4")
+    assert error.max() < 1e-2
+
+
+def test_exact_log_likelihood_against_adaptive_quadrature(steep_vae):
+    """Gauss-Hermite nodes, in double precision, another rule for the same integral."""
+    steep_vae.double()
+    nn.init.normal_(steep_vae.decoder.fc1.weight, std=0.2)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+    z = torch.cartesian_prod(*[torch.from_numpy(nodes)] * 2)
+    weight = torch.from_numpy(weights / math.sqrt(2 * math.pi)).log()
+    images = steep_vae.test_images[:5].double()
+    log_p_x = torch.stack([hw5_vae.logpdf_bernoulli(images, steep_vae.decoder(point)) for point in z])
+    expected = (log_p_x + torch.cartesian_prod(weight, weight).sum(1)[:, None]).logsumexp(0)
+    steep_vae.encoder.fc2_mu.bias.data += 2  # which widens the grid
+    exact, _, best_z = steep_vae.log_likelihood_exact(images)
+    torch.testing.assert_close(exact, expected.detach(), atol=5e-3, rtol=0)
+    best = hw5_vae.logpdf_bernoulli_logits(images, steep_vae.decoder.logits(best_z)) - (best_z**2).sum(1) / 2
+    assert (best + 0.02 >= (log_p_x - (z**2).sum(1)[:, None] / 2).max(0).values).all(), "best z is the mode of p(z|x)"
+
+
+def test_measure_reports_every_number(tmp_path, capsys):
+    vae = small_vae(limit=100, iwae_samples=3, hidden_units=20)
+    vae.folder = tmp_path
+    metrics = vae.measure()
+    assert set(metrics) == {"test_elbo", "test_elbo_stderr", "test_reconstruction", "test_kl", "test_log_likelihood", "iwae_samples",
+                            "test_log_likelihood_stderr", "test_log_likelihood_exact", "test_log_likelihood_exact_stderr",
+                            "test_log_likelihood_exact_error", "train_log_likelihood_exact"}
+    assert metrics["test_elbo"] == vae.evaluate()["test_elbo"]
+    assert metrics["test_log_likelihood_exact"] - metrics["test_elbo"] == pytest.approx(
+        vae.log_likelihood_exact(vae.test_images)[0].mean().item() - vae.evaluate()["test_elbo"])
+    assert (tmp_path / "gap.png").exists() and "collapse" in capsys.readouterr().err, "an untrained model ignores z"
 
 
 # ---- networks
@@ -385,6 +463,21 @@ def test_history_figure(drawn):
     assert (drawn.folder / "elbo.png").exists()
 
 
+@pytest.mark.parametrize("settings", [dict(latent_dimension=1), dict(limit=1), dict(latent_dimension=5)])
+def test_every_figure_of_odd_sizes(settings, tmp_path):
+    vae = small_vae(**{"limit": 50, **settings})
+    vae.folder = tmp_path
+    vae.visualize()
+
+
+def test_one_course_weight_file_alone_is_refused(tmp_path):
+    small_vae(e_path=tmp_path / "e.pt").save_weights()
+    before = (tmp_path / "e.pt").read_bytes()
+    with pytest.raises(ValueError, match="reads both"):
+        small_vae(resume_training=True, e_path=tmp_path / "e.pt")
+    assert (tmp_path / "e.pt").read_bytes() == before
+
+
 # ---- refusals
 
 
@@ -421,5 +514,5 @@ def test_course_weights_of_another_size_are_refused(tmp_path):
     small_vae(**paths).save_weights()
     with pytest.raises(ValueError, match="e.pt: holds other weights than those of this Encoder"):
         small_vae(hidden_units=9, resume_training=True, **paths)
-    with pytest.raises(ValueError, match="nowhere: damaged"):
+    with pytest.raises(ValueError, match="nowhere: no such file"):
         small_vae(resume_training=True, e_path="nowhere", d_path="nowhere")
