@@ -257,6 +257,7 @@ def parse_run_args(parser, argv=None):
                      "on the same machine; on a CPU none do at the same number of threads")
     run.add_argument("--quiet", action="store_true", help="no progress bar, no list of results")
     parser.usage = f"python {parser.prog} [flags]; --help explains them"
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message}; --help lists all flags\n")
     args = parser.parse_args(argv)
 
     for action in parser._actions:

@@ -155,7 +155,8 @@ def test_arguments_out_of_range(name, arguments, words, capsys):
     with pytest.raises(SystemExit) as stopped:
         MODULES[name].main(arguments)
     assert stopped.value.code == 2
-    assert words in capsys.readouterr().err.splitlines()[-1]
+    message = capsys.readouterr().err
+    assert words in message and message.count("\n") == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that should be absent")
