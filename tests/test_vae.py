@@ -191,6 +191,8 @@ def steep_vae():
     vae.test_images = vae.test_images[:60]
     vae.decoder.fc1.weight.data *= 2
     vae.decoder.fc2.weight.data *= 5
+    vae.encoder.fc2_sigma.bias.data -= 0.5  # so that q(z|x) is not the prior
+    vae.encoder.fc2_mu.bias.data += 0.7
     return vae
 
 
@@ -201,7 +203,7 @@ def test_importance_weighted_bound_rises_from_the_elbo_to_the_exact_value(steep_
     values = [(log_p_x - kl).mean()] + [steep_vae.log_likelihood_sampled(images, k).mean() for k in (5, 50, 2000)] + [exact.mean()]
     assert values[0] < values[1] < values[2] < values[3] < values[4] + 0.02, "the bound must rise with the number of samples"
     assert values[4] - values[0] > 1, "else this test shows nothing"
-    assert values[4] - values[3] < 0.2 and error.max() < 0.1
+    assert values[4] - values[3] < 0.5 and error.max() < 0.1
 
 
 def test_one_importance_sample_is_the_elbo(steep_vae):
