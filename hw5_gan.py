@@ -8,10 +8,15 @@ README.md maps the questions to the functions below.
 """
 
 import argparse
+import copy
+import math
 import time
+import zlib
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,6 +27,8 @@ import hw5_utils as utils
 Fault = getattr(utils, "Fault", ValueError)
 check_unit = getattr(utils, "check_unit", lambda name, values, *shape: None)
 parse_run_args = getattr(utils, "parse_run_args", argparse.ArgumentParser.parse_args)
+load_tensors = getattr(utils, "load_tensors", lambda path: torch.load(path, weights_only=True))
+save_tensors = getattr(utils, "save_tensors", torch.save)
 save_figure = getattr(utils, "save_figure", lambda figure, path: figure.savefig(path))
 
 # ------------------------------------------------------------------------------------------------- editions
@@ -51,6 +58,11 @@ def sample_z(batch_size, zdim, generator=None, device="cpu"):
     return 2 * torch.rand(batch_size, zdim, generator=generator, device=device) - 1
 
 
+def scale(images):
+    """uint8 images [B,1,28,28] as float in [0,1], channels last: the layout in which convolutions of few channels are fast."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
 def upsample_convolve(upsample, conv, x):
     """conv(upsample(x)), for a nearest upsampling by 2 and a 3x3 convolution with padding 1, as one transposed convolution.
 
@@ -61,6 +73,42 @@ def upsample_convolve(upsample, conv, x):
     sums = conv.weight.new_tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
     weight = (sums @ conv.weight @ sums.T).transpose(0, 1)  # [in,out,4,4]
     return F.conv_transpose2d(x, weight, conv.bias, stride=int(upsample.scale_factor), padding=1)
+
+
+def frechet_distance(a, b):
+    """Squared Frechet distance between the Gaussians fitted to features a [N,D] and b [M,D] (Dowson and Landau 1982).
+
+    |mean(a) - mean(b)|^2 + tr(A + B - 2 (A B)^(1/2)) with the covariances A and B: 0 for equal sets.
+    """
+    a, b = a.double(), b.double()
+    cov_a, cov_b = torch.cov(a.T, correction=0), torch.cov(b.T, correction=0)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root_a = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    # A B and root_a B root_a have the same eigenvalues, and the latter is symmetric
+    trace_of_root = torch.linalg.eigvalsh(root_a @ cov_b @ root_a).clamp(min=0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + cov_a.trace() + cov_b.trace() - 2 * trace_of_root
+
+
+def inception_score(log_p):
+    """exp E[KL(p(y|x) || p(y))] for log p(y|x) [N,C], in 1..C: high where each x is clear and all y occur (Salimans et al. 2016)."""
+    log_p_y = log_p.logsumexp(0) - math.log(len(log_p))
+    return (log_p.exp() * (log_p - log_p_y)).sum(1).mean().exp()
+
+
+def manifold_share(points, others, k=3):
+    """Share of `others` [M,D] that lie as near to one of `points` [N,D] as that one's k-th nearest neighbour.
+
+    Of generated among real points this is the precision, of real among generated ones the recall (Kynkaanniemi et al. 2019).
+    """
+    k = min(k, len(points) - 1)
+    radius = torch.cat([torch.cdist(block, points).kthvalue(k + 1).values for block in points.split(1000)])  # itself is the first
+    return torch.cat([(torch.cdist(block, points) <= radius).any(1) for block in others.split(1000)]).float().mean()
+
+
+def nearest_neighbours(images, others):
+    """Euclidean distance over pixels from each of `images` [N,...] to the nearest of `others` [M,...], and its index, both [N]."""
+    found = [torch.cdist(block, others.flatten(1)).min(1) for block in images.flatten(1).split(500)]
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
 def kaiming_init(network):
@@ -127,7 +175,75 @@ class GNet(nn.Module):
         return self.sigmoid(self.conv3(x))
 
 
+class Classifier(nn.Module):
+    """Images [B,1,28,28] in [0,1] -> 64 features, and logits [B,10] of the digits. Not of the homework: it measures samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, kernel_size=5, stride=2, padding=2), nn.ReLU(),  # [B,16,14,14]
+            nn.Conv2d(16, 32, kernel_size=5, stride=2, padding=2), nn.ReLU(),  # [B,32,7,7]
+            nn.Flatten(), nn.Linear(1568, 64), nn.ReLU(),
+        )
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.linear(self.features(x))
+
+
 # ------------------------------------------------------------------------------------------------ the model
+
+
+class Evaluator:
+    """Compares images with real ones in the features of a digit classifier, trained once on the real training images.
+
+    images uint8 [N,1,28,28], digits [N]. The classifier is kept in the file `path`, and read from there for the same images.
+    """
+
+    def __init__(self, images, digits, path):
+        self.images, self.digits, self.path = images, digits, path
+        with torch.random.fork_rng(devices=[]):  # the same classifier for every seed of the run
+            torch.manual_seed(0)
+            self.classifier = Classifier().to(images.device, memory_format=torch.channels_last)
+        self.checksum = zlib.crc32(np.ascontiguousarray(images.cpu()), zlib.crc32(np.ascontiguousarray(digits)))
+
+    def prepare(self, epochs=3, batch_size=128, lr=3e-3):
+        """Read the classifier or train it, with a rate that falls to 0; a generator, to be interrupted after each step."""
+        with suppress(ValueError, OSError, KeyError, RuntimeError, TypeError):  # none, damaged, or of another version: trained again
+            kept = load_tensors(self.path)
+            if kept["checksum"] == self.checksum:
+                self.classifier.load_state_dict(kept["classifier"])
+                return
+        optimizer = torch.optim.Adam(self.classifier.parameters(), lr=lr)
+        generator, steps = torch.Generator().manual_seed(0), epochs * math.ceil(len(self.images) / batch_size)
+        batches = (batch for _ in range(epochs) for batch in torch.randperm(len(self.images), generator=generator).split(batch_size))
+        for step, indices in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+            loss = F.cross_entropy(self.classifier(scale(self.images[indices])), self.digits[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield
+        save_tensors({"checksum": self.checksum, "classifier": self.classifier.state_dict()}, self.path)
+
+    @torch.no_grad()
+    def look(self, images):
+        """Features [N,64] and log p(digit) [N,10] of images [N,1,28,28] in [0,1], on the CPU."""
+        features = torch.cat([self.classifier.features(x) for x in images.split(1000)])
+        return features.cpu(), self.classifier.linear(features).log_softmax(1).cpu()
+
+    @cached_property
+    def train_features(self):
+        return self.look(scale(self.images))[0]
+
+    @staticmethod
+    def compare(seen, real):
+        """How images resemble real ones; both as look() returns them."""
+        (features, log_p), (real_features, _) = seen, real
+        return {"frechet_distance": frechet_distance(features, real_features).item(),
+                "inception_score": inception_score(log_p).item(),
+                "precision": manifold_share(real_features, features).item(),
+                "recall": manifold_share(features, real_features).item()}
 
 
 class GAN:
@@ -139,12 +255,12 @@ class GAN:
         torch.manual_seed(seed)
         self._dev = torch.device(dev)
         self._zdim = zdim
-        # Channels last is the layout in which the convolutions of so few channels are fast.
         self.disc = DNet().to(self._dev, memory_format=torch.channels_last)
         self.gen = GNet(zdim).to(self._dev, memory_format=torch.channels_last)
         self.seed, self.data_dir, self.limit = seed, data_dir, limit
         self.folder = Path(folder or Path(__file__).resolve().parent / "outputs" / "gan")  # for figures
         self.fixed_z = sample_z(64, zdim, torch.Generator().manual_seed(seed)).to(self._dev)  # so that grids compare
+        self.evaluator = None  # without one, training is the homework's alone
         self.prepare()
 
     def prepare(self, iter_d=1, iter_g=1, n_epochs=100, batch_size=256, lr=0.0002):
@@ -156,15 +272,21 @@ class GAN:
         self.parts = {"disc": self.disc, "gen": self.gen, "optim_d": self.optim_d, "optim_g": self.optim_g}
         self.generators = {"shuffle": torch.Generator().manual_seed(self.seed),
                            "z": torch.Generator(self._dev).manual_seed(self.seed)}
-        self.progress = {"epoch": 0, "step": 0, "order": None, "totals": [0.0] * 4, "history": [], "frames": []}
+        self.progress = {"epoch": 0, "step": 0, "order": None, "totals": [0.0] * 4, "history": [], "frames": [], "best": None}
 
     # ---- data
 
     @cached_property
+    def data(self):
+        """(train images, train digits, test images, test digits): images uint8 [N,1,28,28], digits [N]."""
+        arrays = utils.mnist(self.data_dir) if self.data_dir else utils.mnist()
+        images, digits, test_images, test_digits = (torch.as_tensor(array).to(self._dev) for array in arrays)
+        return (images[: self.limit].unsqueeze(1), digits[: self.limit].long(), test_images.unsqueeze(1), test_digits.long())
+
+    @property
     def train_images(self):
         """uint8 [N,1,28,28]; a batch of them becomes float in [0,1] when it is used."""
-        images = (utils.mnist(self.data_dir) if self.data_dir else utils.mnist())[0]
-        return torch.as_tensor(images).unsqueeze(1)[: self.limit].to(self._dev)
+        return self.data[0]
 
     @property
     def steps(self):
@@ -207,8 +329,11 @@ class GAN:
         return torch.stack([loss_d, loss_g, real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()]).tolist()
 
     def fit(self):
-        """Train as prepared; yields None after each step and a row of the history after each epoch."""
+        """Train as prepared; yields None after each step, a row of the history after each epoch, and {} while it gets ready."""
         images, steps, progress = self.train_images, self.steps, self.progress
+        if self.evaluator:
+            for _ in self.evaluator.prepare():
+                yield {}
         if not progress["history"]:
             self.visualize_goal()
         while progress["epoch"] < self.epochs:
@@ -218,7 +343,7 @@ class GAN:
                 progress.update(order=order, totals=[0.0] * 4)
 
             for indices in progress["order"].split(self.batch_size)[progress["step"] : steps]:
-                real = images[indices].float().div_(255).contiguous(memory_format=torch.channels_last)
+                real = scale(images[indices])
                 values = self.step(real, sample_z(len(real), self._zdim, self.generators["z"], self._dev))
                 if not torch.tensor(values).isfinite().all():
                     raise FloatingPointError(f"epoch {progress['epoch'] + 1}, step {progress['step'] + 1}: loss of D "
@@ -228,7 +353,8 @@ class GAN:
                 yield None
 
             means = [total / steps for total in progress["totals"]]
-            row = {"epoch": progress["epoch"] + 1, **dict(zip(self.shown, means)), "seconds": time.perf_counter() - start}
+            row = {"epoch": progress["epoch"] + 1, **dict(zip(self.shown, means)), **self.keep_best(),
+                   "seconds": time.perf_counter() - start}
             progress["history"].append(row)
             progress.update(epoch=progress["epoch"] + 1, step=0, order=None)
             progress["frames"].append(torch.from_numpy(self.sample_grid() * 255).to(torch.uint8))
@@ -248,9 +374,63 @@ class GAN:
                 print(f"epoch {row['epoch']}: " + ", ".join(f"{name} {row[name]:.4f}" for name in self.shown))
         return self
 
+    # ---- evaluation: changes nothing of the training
+
+    @torch.no_grad()
+    def sample(self, count, gen=None):
+        """`count` images [N,1,28,28] in (0,1) of G, or another generator, from noise that is the same at every call."""
+        z = sample_z(count, self._zdim, torch.Generator().manual_seed(self.seed + 1)).to(self._dev)
+        return torch.cat([(gen or self.gen)(part) for part in z.split(1000)])
+
+    def keep_best(self):
+        """The Frechet distance of samples to the training images; keeps in best.pt the generator for which it is smallest."""
+        if not self.evaluator:
+            return {}
+        samples = self.sample(min(5000, len(self.train_images)))
+        if not samples.isfinite().all():
+            raise FloatingPointError(f"epoch {self.progress['epoch'] + 1}: samples of G are not finite; try a smaller --lr")
+        distance = frechet_distance(self.evaluator.look(samples)[0], self.evaluator.train_features).item()
+        best = self.progress["best"]
+        if not best or distance < best["frechet_train"]:
+            weights = {name: value.clone() for name, value in self.gen.state_dict().items()}
+            self.progress["best"] = {"epoch": self.progress["epoch"] + 1, "frechet_train": distance, "gen": weights}
+            save_tensors(self.progress["best"], self.folder / "best.pt")
+        return {"frechet_train": distance}
+
     def measure(self):
-        """The last epoch's means: losses in nats, and D's mean probability of "real" for real and for generated images."""
-        return {name: self.progress["history"][-1][name] for name in self.shown}
+        """The last epoch's means: losses in nats, and D's mean probability of "real" for real and for generated images.
+
+        With an evaluator also how samples of the best generator, as many as there are test images, resemble these: in
+        `..._real` the same of real images instead of samples. Draws quality.png.
+        """
+        metrics = {name: self.progress["history"][-1][name] for name in self.shown} if self.progress["history"] else {}
+        if not self.evaluator:
+            return metrics
+        evaluator = self.evaluator
+        for _ in evaluator.prepare():
+            pass
+        images, _, test_images, test_digits = self.data
+        images, test_images = scale(images), scale(test_images)
+        gen, best = copy.deepcopy(self.gen), self.progress["best"]
+        if best:
+            gen.load_state_dict(best["gen"])
+            metrics["best_epoch"] = best["epoch"]
+        samples = self.sample(len(test_images), gen)
+        seen, last, real = map(evaluator.look, (samples, self.sample(len(test_images)), test_images))
+        order = torch.randperm(len(test_images), generator=torch.Generator().manual_seed(self.seed))  # MNIST's second half is easier
+        first, second = zip(*(part[order].chunk(2) for part in real))
+        metrics |= evaluator.compare(seen, real)
+        metrics |= {f"{name}_real": value for name, value in evaluator.compare(first, second).items()}
+        metrics["frechet_distance_last"] = frechet_distance(last[0], real[0]).item()
+        metrics["classifier_accuracy"] = (real[1].argmax(1) == test_digits.cpu()).float().mean().item()
+
+        shares = [torch.bincount(log_p.argmax(1), minlength=10) / len(log_p) for _, log_p in (seen, real)]
+        metrics |= {f"share_{digit}": share.item() for digit, share in enumerate(shares[0])}
+        distances, neighbours = nearest_neighbours(samples, images)
+        metrics["nearest_distance"] = distances.median().item()
+        metrics["nearest_distance_real"] = nearest_neighbours(test_images, images)[0].median().item()
+        self.visualize_quality(shares, samples, distances, images[neighbours])
+        return metrics
 
     # ---- figures: each is saved in self.folder and returns what it drew
 
@@ -291,6 +471,24 @@ class GAN:
         right.set(ylabel="probability of \"real\"", title="D's opinion, mean over the epoch", ylim=(0, 1))
         self.save(figure, "losses.png")
         return history
+
+    def visualize_quality(self, shares, samples, distances, neighbours):
+        """Shares [10] of the digits among samples and real images; ten samples, and ten nearest ones, above their neighbours."""
+        nearest = distances.argsort()[:10]
+        rows = [samples[:10], neighbours[:10], samples[nearest], neighbours[nearest]]
+        images = [image for column in zip(*rows) for image in column]
+        grid = utils.concat_images([utils.array_to_image(image.cpu()) for image in images], 4, len(rows[0]))
+        figure = new_figure(11, 4)
+        left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+        for share, label, side in zip(shares, ("samples", "test images"), (-0.2, 0.2)):
+            left.bar(np.arange(10) + side, share.numpy(), width=0.4, label=label)
+        left.set(xlabel="digit that the classifier sees", ylabel="share", title="Shares of the digits", xticks=range(10))
+        left.legend()
+        right.imshow(grid, cmap="gray", vmin=0, vmax=1)
+        right.set_title("Samples above their nearest training images: the first ten, the ten nearest")
+        right.axis("off")
+        self.save(figure, "quality.png")
+        return grid
 
     def visualize(self):
         """All figures but the samples, which fit() draws at their epochs."""
@@ -350,6 +548,7 @@ def parse_args(argv=None):
 def build(args, folder=None):
     gan = GAN(args.zdim, args.seed, args.device, args.data_dir, args.limit, folder)
     gan.prepare(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
+    gan.evaluator = Evaluator(*gan.data[:2], gan.folder / "classifier.pt")
     return gan
 
 

@@ -535,7 +535,8 @@ def run(args, build):
     """What main() of every script does around its model: resume, train, keep, draw, measure. Returns the exit code.
 
     `build(args, folder)` makes the model, which writes its figures to `folder` and has
-      fit()        a generator that trains, and yields None after each step and a row of the history after each epoch
+      fit()        a generator that trains, and yields None after each step, a row of the history after each epoch, and {}
+                   where it can be stopped before the first step
       progress     a dict of plain values and tensors, among them "epoch", "step" and "history"
       parts        {name: network or optimizer}, each with state_dict() and load_state_dict()
       generators   {name: torch.Generator} that training draws from
@@ -617,7 +618,7 @@ def train(model, steps, settings, folder, stop, quiet):
         for row in model.fit():
             if row is None:
                 bar.update()
-            else:
+            elif row:
                 bar.set_description(f"epoch {min(row['epoch'] + 1, model.epochs)}/{model.epochs}")
                 bar.set_postfix({name: f"{row[name]:.4g}" for name in model.shown})
             if row or stop.signum:

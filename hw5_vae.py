@@ -34,7 +34,7 @@ EDITIONS = {
     "cs446": dict(num_epoches=200, batch_size=100, lr=1e-3, hidden_units=500, latent_dimension=2, data_dimension=784),
 }
 DEFAULTS = dict(EDITIONS["cs446"], edition="cs446", seed=1234, resume_training=False, e_path=None, d_path=None,
-                train_size=10_000, iwae_samples=100)
+                train_size=10_000, input_dropout=0.2, augment=False, iwae_samples=100)
 
 # ---------------------------------------------------------------------------------------------------- maths
 
@@ -90,6 +90,23 @@ def elbo(sampled_z, mu, sigma_square, x, p):
     log_p_z = logpdf_diagonal_gaussian(sampled_z, torch.zeros_like(mu), torch.ones_like(mu))  # [B]
     log_q_z = logpdf_diagonal_gaussian(sampled_z, mu, sigma_square)  # [B]
     return (log_p_x + log_p_z - log_q_z).mean()
+
+
+def drop_pixels(x, probability, generator=None):
+    """x [B,D] with every pixel 0 with this probability, and the others grown in proportion: dropout from a generator."""
+    if probability == 0:
+        return x
+    return x * (torch.rand(x.shape, generator=generator, device=x.device) >= probability) / (1 - probability)
+
+
+def transform(x, generator=None):
+    """0/1 images [B,side*side], each turned by up to 8 degrees, scaled by up to 5% and shifted by up to a pixel at random."""
+    side = math.isqrt(x.shape[1])
+    angle, zoom, *shift = (2 * torch.rand(4, len(x), generator=generator, device=x.device) - 1).unbind()
+    angle, zoom = math.radians(8) * angle, 1 + 0.05 * zoom
+    rows = [[zoom * angle.cos(), -zoom * angle.sin(), 2 / side * shift[0]], [zoom * angle.sin(), zoom * angle.cos(), 2 / side * shift[1]]]
+    grid = F.affine_grid(torch.stack([torch.stack(row, 1) for row in rows], 1), (len(x), 1, side, side), align_corners=False)
+    return F.grid_sample(x.view(-1, 1, side, side), grid, align_corners=False).round().flatten(1)
 
 
 def log_mean_exp(values, dim=0):
@@ -166,7 +183,8 @@ class VAE(nn.Module):
         self.to(self.device)
         self.optimizer = torch.optim.Adam(self.parameters(), lr=args.lr, fused=self.device.type != "mps")
         self.parts = {"encoder": self.encoder, "decoder": self.decoder, "optimizer": self.optimizer}
-        self.generators = {"shuffle": torch.Generator().manual_seed(args.seed), "z": self.fresh_generator()}
+        self.generators = {"shuffle": torch.Generator().manual_seed(args.seed), "z": self.fresh_generator(),
+                           "noise": self.fresh_generator()}
         self.progress = {"epoch": 0, "step": 0, "order": None, "reconstruction": 0.0, "kl": 0.0, "history": []}
 
     def fresh_generator(self):
@@ -211,9 +229,12 @@ class VAE(nn.Module):
         """Minibatches of an epoch, the last of which may be short."""
         return math.ceil(len(self.train_images) / self.args.batch_size)
 
-    def bound(self, x, generator):
-        """(log p(x|z), KL estimate) with one z ~ q(z|x) per image, both [B]; their difference is the ELBO of each image."""
-        mu, sigma_square = self.encoder(x)
+    def bound(self, x, generator, seen=None):
+        """(log p(x|z), KL estimate) with one z ~ q(z|x) per image, both [B]; their difference is the ELBO of each image.
+
+        `seen` is what the encoder is shown instead of x: any q(z|...) gives a lower bound on log p(x).
+        """
+        mu, sigma_square = self.encoder(x if seen is None else seen)
         z = sample_diagonal_gaussian(mu, sigma_square, generator)
         return logpdf_bernoulli_logits(x, self.decoder.logits(z)), kl_estimate(z, mu, sigma_square)
 
@@ -226,14 +247,19 @@ class VAE(nn.Module):
             if progress["step"] == 0:
                 order = torch.randperm(len(images), generator=self.generators["shuffle"])
                 progress.update(order=order, reconstruction=0.0, kl=0.0)
-            # Cosine decay to 0: at a constant rate the held-out ELBO wanders by several nats to the end.
-            self.optimizer.param_groups[0]["lr"] = args.lr * (1 + math.cos(math.pi * progress["epoch"] / self.epochs)) / 2
+            # Both decay to 0 along a cosine: at a constant rate the held-out ELBO wanders by several nats to the end.
+            decay = (1 + math.cos(math.pi * progress["epoch"] / self.epochs)) / 2
+            self.optimizer.param_groups[0]["lr"] = args.lr * decay
+            dropout = args.input_dropout * decay
 
             for indices in progress["order"].split(args.batch_size)[progress["step"]:]:
-                log_p_x, kl = self.bound(images[indices], self.generators["z"])
+                x = images[indices]
+                log_p_x, kl = self.bound(x, self.generators["z"], drop_pixels(x, dropout, self.generators["noise"]))
                 loss = -(log_p_x - kl).mean()
                 self.optimizer.zero_grad()
                 loss.backward()
+                if args.augment:
+                    self.train_encoder(transform(x, self.generators["noise"]))
                 if not loss.isfinite():
                     raise FloatingPointError(f"epoch {progress['epoch'] + 1}, step {progress['step'] + 1}: loss {loss:.4g} "
                                              f"(reconstruction {log_p_x.mean():.4g}, KL {kl.mean():.4g}); try a smaller --lr")
@@ -250,6 +276,15 @@ class VAE(nn.Module):
             progress.update(epoch=progress["epoch"] + 1, step=0, order=None)
             yield row
         self.save_weights()
+
+    def train_encoder(self, x):
+        """Add the gradient of the same bound on images that are not in the training set, for the encoder alone.
+
+        It learns to place digits that it has never seen, which is what it lacks on held-out ones (see gap.png); the
+        decoder, and so the model p(x), learns from the training images only.
+        """
+        log_p_x, kl = self.bound(x, self.generators["z"])
+        (kl - log_p_x).mean().backward(inputs=list(self.encoder.parameters()))
 
     def train(self, mode=None):
         """Run the training, a line per epoch. With an argument: PyTorch's switch between training and evaluation mode."""
@@ -483,6 +518,9 @@ def parse_args(argv=None):
     flag("--latent_dimension", type=int, metavar="1..10000", help="length of z")
     flag("--data_dimension", type=int, metavar="1..784", help="pixels of an image")
     flag("--train_size", type=int, metavar="1..60000", help="the first N training images; the course takes 10,000, 60,000 is all")
+    flag("--input_dropout", type=float, metavar="0..0.9", 
+         help="share of the pixels that the encoder does not see in training, decayed to 0 along a cosine")
+    flag("--augment", action="store_true", help="train the encoder, not the decoder, also on turned, scaled and shifted images")
     flag("--iwae_samples", type=int, metavar="1..100000", help="samples per image of the importance-weighted bound")
     flag("--seed", type=int, metavar="0..4294967295", help="of all random numbers")
     flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")

@@ -19,11 +19,12 @@ import hw5_vae
 FILES = {
     "hw5_vae": {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png", "history.csv", "metrics.json",
                 "checkpoint.pt"},
-    "hw5_gan": {"goal.png", "samples_epoch_2.png", "losses.png", "history.csv", "metrics.json", "checkpoint.pt", "training.gif"},
+    "hw5_gan": {"goal.png", "samples_epoch_2.png", "losses.png", "history.csv", "metrics.json", "checkpoint.pt", "training.gif",
+                "classifier.pt", "best.pt", "quality.png"},
 }
 COLUMNS = {
     "hw5_vae": "epoch,train_elbo,train_reconstruction,train_kl,test_elbo,test_reconstruction,test_kl,seconds",
-    "hw5_gan": "epoch,loss_d,loss_g,d_real,d_fake,seconds",
+    "hw5_gan": "epoch,loss_d,loss_g,d_real,d_fake,frechet_train,seconds",
 }
 MODULES = {"hw5_vae": hw5_vae, "hw5_gan": hw5_gan}
 both = pytest.mark.parametrize("name", MODULES)

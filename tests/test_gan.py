@@ -172,7 +172,7 @@ def test_steps_are_the_plain_steps(iter_d, iter_g):
     gan.disc.double(), gan.gen.double()
     gan.prepare(iter_d, iter_g)
     optimizers = [torch.optim.Adam(network.parameters(), lr=2e-4) for network in plain]
-    for _ in range(5):
+    for _ in range(20):
         x, z = torch.rand(8, 1, 28, 28).double(), torch.rand(8, 64).double() * 2 - 1
         values = gan.step(x, z)
         plain_step(plain, optimizers, x, z, iter_d, iter_g)
@@ -233,6 +233,155 @@ def test_non_finite_loss_stops(tmp_path):
 def test_too_large_a_batch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="batch_size 97: more than the 96 training images"):
         small_gan(tmp_path).train(batch_size=97)
+
+
+# ---- how good samples are
+
+
+def with_moments(mean, cov, count=400):
+    """Features [count,D] whose mean and covariance are exactly these."""
+    x = torch.randn(count, len(mean), dtype=torch.double)
+    x = x - x.mean(0)
+    whitened = x @ torch.linalg.inv(torch.linalg.cholesky(x.T @ x / count)).T
+    return whitened @ torch.linalg.cholesky(cov).T + mean
+
+
+def test_frechet_distance_of_known_gaussians():
+    """Against the closed form: any two covariances, by the eigenvalues of their product; and equal deviations by hand."""
+    distance = hw5_gan.frechet_distance
+    one = torch.ones(3, dtype=torch.double)
+    by_hand = distance(with_moments(0 * one, torch.diag(one)), with_moments(2 * one, torch.diag(torch.tensor([1.0, 4, 9]).double())))
+    assert by_hand.item() == pytest.approx(3 * 2**2 + (1 - 1) ** 2 + (2 - 1) ** 2 + (3 - 1) ** 2)
+    for _ in range(3):
+        roots = torch.randn(2, 3, 3, dtype=torch.double)
+        a, b = roots @ roots.mT + 0.1 * torch.eye(3)
+        expected = 3 * 0.5**2 + a.trace() + b.trace() - 2 * torch.linalg.eigvals(a @ b).sqrt().sum().real
+        there = distance(with_moments(one, a), with_moments(1.5 * one, b))
+        assert there.item() == pytest.approx(expected.item(), rel=1e-6)
+        assert distance(with_moments(1.5 * one, b), with_moments(one, a)).item() == pytest.approx(there.item())
+
+
+def test_frechet_distance_to_itself_is_0():
+    for features in (torch.randn(200, 5), torch.randn(3, 5), torch.ones(1, 5)):  # of full rank, of less, of none
+        assert hw5_gan.frechet_distance(features, features).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_inception_score_is_the_number_of_clear_classes():
+    clear = torch.full((30, 10), -100.0)
+    clear[torch.arange(30), torch.arange(30) % 3] = 0
+    assert hw5_gan.inception_score(clear).item() == pytest.approx(3)
+    assert hw5_gan.inception_score(clear[:1].expand(30, 10)).item() == pytest.approx(1), "always the same digit"
+    assert hw5_gan.inception_score(torch.full((30, 10), 0.1).log()).item() == pytest.approx(1), "never a clear digit"
+
+
+def test_manifold_share_by_hand():
+    points = torch.tensor([[0.0], [1.0], [3.0]])  # the nearest neighbours of each are 1, 1 and 2 away
+    others = torch.tensor([[-1.1], [-0.9], [2.1], [4.9], [5.1]])
+    assert hw5_gan.manifold_share(points, others, k=1).item() == pytest.approx(3 / 5)
+    assert hw5_gan.manifold_share(points, others, k=2).item() == pytest.approx(5 / 5)
+    assert hw5_gan.manifold_share(points, points + 100).item() == 0
+    assert hw5_gan.manifold_share(points[:1], points).item() == pytest.approx(1 / 3), "a single point has no neighbours"
+
+
+def test_nearest_neighbours():
+    others = torch.rand(20, 1, 28, 28)
+    images = others[[7, 3]].clone()
+    images[1, 0, 0, 0] += 2
+    distances, indices = hw5_gan.nearest_neighbours(images, others)
+    assert indices.tolist() == [7, 3]
+    torch.testing.assert_close(distances, torch.tensor([0.0, 2.0]), atol=0.02, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """A GAN with an evaluator that has learned the digits of the sample."""
+    gan = GAN(data_dir=SAMPLE, folder=tmp_path_factory.mktemp("judged"))
+    gan.evaluator = hw5_gan.Evaluator(*gan.data[:2], gan.folder / "classifier.pt")
+    assert sum(1 for _ in gan.evaluator.prepare()) == 3 * 32, "three epochs of 4,000 images"
+    return gan
+
+
+def test_classifier_knows_the_digits(judged):
+    _, _, images, digits = judged.data
+    features, log_p = judged.evaluator.look(hw5_gan.scale(images))
+    assert features.shape == (1000, 64) and (log_p.exp().sum(1) - 1).abs().max() < 1e-5
+    assert (log_p.argmax(1) == digits).float().mean() > 0.9
+
+
+def test_classifier_is_kept_for_the_same_images_only(judged):
+    images, digits, _, _ = judged.data
+    path, weights = judged.folder / "classifier.pt", judged.evaluator.classifier.state_dict()
+    again = hw5_gan.Evaluator(images, digits, path)
+    assert list(again.prepare()) == [], "read, not trained"
+    assert all(torch.equal(value, weights[name]) for name, value in again.classifier.state_dict().items())
+    next(hw5_gan.Evaluator(images[:128], digits[:128], path).prepare())  # trains: StopIteration otherwise
+    next(hw5_gan.Evaluator(images, digits.flip(0), path).prepare())
+    for damage in (b"", path.read_bytes()[:-100]):
+        broken = path.with_name("broken.pt")
+        broken.write_bytes(damage)
+        next(hw5_gan.Evaluator(images, digits, broken).prepare())
+
+
+def test_classifier_moves_no_random_numbers_of_training(judged):
+    before = torch.get_rng_state()
+    next(hw5_gan.Evaluator(*judged.data[:2], judged.folder / "none.pt").prepare())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Copies(nn.Module):
+    """A generator that hands out these images in turn."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = nn.Parameter(images)
+
+    def forward(self, z):
+        return self.images[torch.arange(len(z)) % len(self.images)]
+
+
+def measured(gan, images):
+    """What measure() says of a generator of `images`."""
+    other = GAN(data_dir=SAMPLE, folder=gan.folder)
+    other.evaluator, other.gen = gan.evaluator, Copies(images)
+    return other.measure()
+
+
+def test_collapsed_and_memorising_generators_are_exposed(judged):
+    images, digits, _, _ = judged.data
+    real = hw5_gan.scale(images)
+    perfect, one, copied = measured(judged, real[:2000]), measured(judged, real[5:6]), measured(judged, real[:2000] + 1e-6)
+    assert perfect["frechet_distance"] < 3 * perfect["frechet_distance_real"], "real images are as good as real images"
+    assert perfect["precision"] > 0.7 and perfect["recall"] > 0.7 and perfect["inception_score"] > 0.8 * perfect["inception_score_real"]
+    shares = [perfect[f"share_{digit}"] for digit in range(10)]
+    assert sum(shares) == pytest.approx(1) and min(shares) > 0.05
+    assert one["frechet_distance"] > 20 * perfect["frechet_distance"] and one["recall"] < 0.01
+    assert one["inception_score"] == pytest.approx(1, abs=1e-3) and one[f"share_{digits[5]}"] == 1
+    assert copied["nearest_distance"] < 0.1 < copied["nearest_distance_real"], "nothing but training images"
+    assert perfect["classifier_accuracy"] > 0.9 and (judged.folder / "quality.png").exists()
+
+
+def test_the_best_epoch_is_kept_without_a_look_at_the_test_images(tmp_path):
+    runs = []
+    for blind in (False, True):
+        gan = small_gan(tmp_path / str(blind), limit=160, n_epochs=4, lr=3e-3)
+        gan.folder.mkdir()
+        gan.evaluator = hw5_gan.Evaluator(*gan.data[:2], gan.folder / "classifier.pt")
+        if blind:
+            gan.data[2].zero_(), gan.data[3].zero_()
+        kept = {}
+        for row in gan.fit():
+            if row:
+                kept[row["frechet_train"]] = {name: value.clone() for name, value in gan.gen.state_dict().items()}
+        best = torch.load(gan.folder / "best.pt", weights_only=True)
+        assert best["frechet_train"] == min(kept), "the smallest distance to the training images"
+        assert all(torch.equal(value, kept[min(kept)][name]) for name, value in best["gen"].items())
+        assert best["epoch"] == 1 + [row["frechet_train"] for row in gan.progress["history"]].index(min(kept))
+        runs.append(best["frechet_train"])
+        before = {name: value.clone() for name, value in gan.gen.state_dict().items()}
+        metrics = gan.measure()
+        assert metrics["best_epoch"] == best["epoch"]
+        assert all(torch.equal(value, before[name]) for name, value in gan.gen.state_dict().items()), "measuring changes nothing"
+    assert runs[0] == runs[1]
 
 
 # ---- figures

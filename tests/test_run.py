@@ -154,11 +154,11 @@ def test_stop_comes_within_an_epoch(tmp_path, monkeypatch):
     """The checkpoint of a stop is that of its step, not of the last epoch."""
     stop_at, bound, calls = 6, hw5_vae.VAE.bound, []
 
-    def bound_and_stop(self, x, generator):
+    def bound_and_stop(self, x, generator, seen=None):
         calls.append(len(x))
         if len(calls) == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return bound(self, x, generator)
+        return bound(self, x, generator, seen)
 
     monkeypatch.setattr(hw5_vae.VAE, "bound", bound_and_stop)
     assert hw5_vae.main(small("hw5_vae", tmp_path)) == 143
@@ -167,7 +167,7 @@ def test_stop_comes_within_an_epoch(tmp_path, monkeypatch):
 
 
 def test_second_ctrl_c_ends_at_once(tmp_path, monkeypatch):
-    def ctrl_c_twice(self, x, generator):
+    def ctrl_c_twice(self, *_):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("went on after the second Ctrl-C")

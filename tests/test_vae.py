@@ -336,16 +336,18 @@ def test_training_raises_the_bound(capsys):
 
 
 def test_steps_are_plain_adam_on_the_negative_bound():
-    """Five steps with shuffling, short last batch and cosine decay give the weights of a plainly written loop."""
-    vae, plain = small_vae(num_epoches=2, limit=250), small_vae()
+    """Five steps with shuffling, short last batch, decaying rate and dropout give the weights of a plainly written loop."""
+    vae, plain = small_vae(num_epoches=2, limit=250, input_dropout=0.2), small_vae()
     plain.load_state_dict(vae.state_dict())
     optimizer = torch.optim.Adam(plain.parameters())
-    shuffle, noise = torch.Generator().manual_seed(1234), torch.Generator().manual_seed(1234)
+    shuffle, noise, drop = (torch.Generator().manual_seed(1234) for _ in range(3))
     for epoch in range(2):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1.0, 0.5)[epoch]
+        rate = 0.2 * (1.0, 0.5)[epoch]
         order = torch.randperm(250, generator=shuffle)
         for x in (vae.train_images[order[:100]], vae.train_images[order[100:200]], vae.train_images[order[200:]]):
-            mu, sigma_square = plain.encoder(x)
+            kept = torch.rand(x.shape, generator=drop) >= rate
+            mu, sigma_square = plain.encoder(x * kept / (1 - rate))
             z = mu + sigma_square.sqrt() * torch.randn(mu.shape, generator=noise)
             loss = -hw5_vae.elbo(z, mu, sigma_square, x, plain.decoder(z))
             optimizer.zero_grad()
@@ -354,6 +356,73 @@ def test_steps_are_plain_adam_on_the_negative_bound():
     vae.train()
     for ours, theirs in zip(vae.parameters(), plain.parameters()):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_training_in_logits_is_the_graded_elbo():
+    """Twenty steps of fit(), in double precision, give the weights of default Adam on the formula of the homework."""
+    vae, plain = small_vae(num_epoches=1, limit=200, batch_size=10, input_dropout=0).double(), small_vae().double()
+    vae.train_images, vae.evaluate = vae.train_images.double(), dict
+    plain.load_state_dict(vae.state_dict())
+    optimizer = torch.optim.Adam(plain.parameters())
+    shuffle, noise = torch.Generator().manual_seed(1234), torch.Generator().manual_seed(1234)
+    for indices in torch.randperm(200, generator=shuffle).split(10):
+        x = vae.train_images[indices]
+        mu, sigma_square = plain.encoder(x)
+        z = hw5_vae.sample_diagonal_gaussian(mu, sigma_square, noise)
+        optimizer.zero_grad()
+        (-hw5_vae.elbo(z, mu, sigma_square, x, plain.decoder(z))).backward()
+        optimizer.step()
+    steps = sum(1 for row in vae.fit() if row is None)
+    assert steps == 20
+    for ours, theirs in zip(vae.parameters(), plain.parameters()):
+        torch.testing.assert_close(ours, theirs, atol=1e-10, rtol=0)
+
+
+def test_drop_pixels():
+    x = (torch.rand(400, 784) < 0.3).float()
+    seen = hw5_vae.drop_pixels(x, 0.25)
+    assert set(seen.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()} and not seen[x == 0].any()
+    assert (seen[x == 1] > 0).float().mean().item() == pytest.approx(0.75, abs=0.01)
+    assert hw5_vae.drop_pixels(x, 0) is x
+
+
+def test_transform_turns_scales_and_shifts_a_little():
+    x = torch.zeros(3000, 28, 28)
+    x[:, 8:20, 13:15] = 1  # an upright bar
+    moved = hw5_vae.transform(x.flatten(1), torch.Generator().manual_seed(0))
+    assert moved.shape == (3000, 784) and set(moved.unique().tolist()) == {0.0, 1.0}
+    assert moved.sum(1).mean().item() == pytest.approx(24, rel=0.05), "as often larger as smaller"
+    moved, place = moved.view(-1, 28, 28), torch.arange(28.0) - 13.5
+    mass = moved.sum((1, 2))
+    down, right = (moved.sum(2) * place).sum(1) / mass, (moved.sum(1) * place).sum(1) / mass
+    for offset in (down, right):
+        assert offset.abs().max() < 2 and offset.mean().abs() < 0.05 and 0.3 < offset.std() < 0.9, "uniform in one pixel either way"
+    slope = (moved * place[:, None] * place).sum((1, 2)) / (moved * place[:, None] ** 2).sum((1, 2))
+    assert 0.02 < slope.std() < 0.12 and slope.mean().abs() < 0.02, "uniform within 8 degrees, either way"
+    assert (moved[0] != moved[1]).any(), "every image its own"
+
+
+def test_augmentation_trains_the_encoder_alone():
+    gradients = []
+    for augment in (False, True):
+        torch.manual_seed(3)
+        vae = small_vae(limit=100, num_epoches=1, augment=augment, input_dropout=0, lr=1e-12)
+        next(vae.fit())
+        gradients.append({name: parameter.grad for name, parameter in vae.named_parameters()})
+    for name, plain in gradients[0].items():
+        assert torch.equal(plain, gradients[1][name]) == name.startswith("decoder"), name
+    x = hw5_vae.transform(vae.train_images[torch.randperm(100, generator=torch.Generator().manual_seed(1234))], vae.fresh_generator())
+    log_p_x, kl = vae.bound(x, (noise := vae.fresh_generator(), torch.randn(100, 2, generator=noise))[0])  # the second z
+    for name, expected in zip(vae.encoder.state_dict(), torch.autograd.grad((kl - log_p_x).mean(), vae.encoder.parameters())):
+        torch.testing.assert_close(gradients[1][f"encoder.{name}"] - gradients[0][f"encoder.{name}"], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_evaluation_sees_whole_images():
+    """Dropout and augmentation belong to training: the values of a model do not depend on them."""
+    torch.manual_seed(3)
+    plain = small_vae().evaluate()
+    torch.manual_seed(3)
+    assert small_vae(input_dropout=0.5, augment=True).evaluate() == plain
 
 
 def test_evaluation_changes_nothing_and_weighs_by_images():

@@ -1,0 +1,300 @@
+"""How fast the scripts are, each number measured side by side: a program, not a test.
+
+    python tests/benchmark.py                     # five minutes on two cores; --rounds 5 --data_dir DIR
+
+All contenders of a table take turns, a few steps each, for some rounds; a number is the median over the rounds, in
+brackets the smallest and the largest. An epoch's time is that of its steps, without evaluation and figures.
+"""
+
+import argparse
+import gzip
+import math
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import hw5_gan  # noqa: E402
+import hw5_utils as utils  # noqa: E402
+import hw5_vae  # noqa: E402
+
+# ------------------------------------------------------------------------------------- the course's plain loops
+# Each is a generator that trains for ever and yields after each step.
+
+
+def plain_vae(images, args):
+    """DataLoader, Adam as it comes, sigmoid and then log, both densities and the losses written as the formulas."""
+    encoder = hw5_vae.Encoder(args.latent_dimension, args.hidden_units, args.data_dimension)
+    decoder = hw5_vae.Decoder(args.latent_dimension, args.hidden_units, args.data_dimension)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=args.lr)
+    loader = DataLoader(TensorDataset(images), args.batch_size, shuffle=True)
+    while True:
+        for (x,) in loader:
+            mu, sigma_square = encoder(x)
+            z = mu + torch.sqrt(sigma_square) * torch.randn_like(mu)
+            p = decoder(z)
+            log_p_x = (x * torch.log(p + 1e-10) + (1 - x) * torch.log(1 - p + 1e-10)).sum(1)
+            log_p_z = (-0.5 * math.log(2 * math.pi) - 0.5 * z**2).sum(1)
+            log_q_z = (-0.5 * torch.log(2 * math.pi * sigma_square) - (z - mu) ** 2 / (2 * sigma_square)).sum(1)
+            loss = -(log_p_x + log_p_z - log_q_z).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            yield
+
+
+def plain_networks(zdim=64):
+    """D and G, layer by layer as the tables list them."""
+    disc = nn.Sequential(nn.Conv2d(1, 2, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Conv2d(2, 4, 3, 1, 1), nn.ReLU(),
+                         nn.MaxPool2d(2, 2), nn.Conv2d(4, 8, 3, 1, 0), nn.ReLU(), nn.Flatten(), nn.Linear(200, 1))
+    gen = nn.Sequential(nn.Linear(zdim, 1568), nn.LeakyReLU(0.2), nn.Unflatten(1, (32, 7, 7)), nn.Upsample(scale_factor=2),
+                        nn.Conv2d(32, 16, 3, 1, 1), nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2), nn.Conv2d(16, 8, 3, 1, 1),
+                        nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3, 1, 1), nn.Sigmoid())
+    return disc, gen
+
+
+def plain_gan(images, batch_size, zdim=64, lr=0.0002):
+    """DataLoader over float images, Adam as it comes, fakes generated for each player."""
+    disc, gen = plain_networks(zdim)
+    optimizer_d, optimizer_g = (torch.optim.Adam(network.parameters(), lr=lr) for network in (disc, gen))
+    loader = DataLoader(TensorDataset(images.float() / 255), batch_size, shuffle=True, drop_last=True)
+    bce, one, zero = nn.BCEWithLogitsLoss(), torch.ones(batch_size, 1), torch.zeros(batch_size, 1)
+    while True:
+        for (x,) in loader:
+            z = 2 * torch.rand(batch_size, zdim) - 1
+            loss_d = 0.5 * (bce(disc(x), one) + bce(disc(gen(z)), zero))
+            optimizer_d.zero_grad()
+            loss_d.backward()
+            optimizer_d.step()
+            loss_g = bce(disc(gen(z)), one)
+            optimizer_g.zero_grad()
+            loss_g.backward()
+            optimizer_g.step()
+            loss_d.item(), loss_g.item()
+            yield
+
+
+def plain_load(path):
+    """One IDX image file, read image by image and row by row."""
+    images = []
+    with gzip.open(path) as file:
+        _, count, rows, columns = struct.unpack(">4I", file.read(16))
+        for _ in range(count):
+            image = np.zeros((rows, columns), np.float32)
+            for row in range(rows):
+                image[row] = struct.unpack(f">{columns}B", file.read(columns))
+            images.append(torch.from_numpy(image).unsqueeze(0))
+    return images
+
+
+# ------------------------------------------------------------------------------------------------------ ours
+
+
+def our_vae(folder, data_dir, **settings):
+    args = hw5_vae.parse_args(["--data_dir", str(data_dir), "--device", "cpu", "--epochs", "100000"])
+    vae = hw5_vae.build(argparse.Namespace(**{**vars(args), **settings}), folder)
+    vae.evaluate = dict  # training alone
+    return (None for row in vae.fit() if row is None)
+
+
+def our_gan(folder, data_dir, **settings):
+    gan = hw5_gan.GAN(data_dir=data_dir, folder=folder)
+    gan.prepare(n_epochs=100_000, **settings)
+    gan.sample_grid, gan.visualize_goal, gan.visualize_samples = (lambda: np.zeros((1, 1)),) * 3
+    return (None for row in gan.fit() if row is None)
+
+
+# ------------------------------------------------------------------------------------------------- the floors
+# Only the products of a step, forward and backward, and one fused pass of Adam over weights, gradients and moments.
+
+
+def adam_pass(shapes):
+    parameters = [nn.Parameter(torch.randn(*shape)) for shape in shapes]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    return torch.optim.Adam(parameters, lr=1e-4, fused=True).step
+
+
+def vae_floor(batch_size=100, hidden=500, data=784, latent=2):
+    """Products of a batch [B,I] with weights [I,O]: forward, for the weights' gradient, and (but for the first) for the input's."""
+    layers = [(data, hidden), (hidden, 2 * latent), (latent, hidden), (hidden, data)]
+    tensors = [(torch.randn(batch_size, i), torch.randn(i, o), torch.randn(batch_size, o)) for i, o in layers]
+    outputs = [(torch.empty(batch_size, o), torch.empty(i, o), torch.empty(batch_size, i)) for i, o in layers]
+    adam = adam_pass([shape for i, o in layers for shape in ((i, o), (o,))])
+    while True:
+        for number, ((x, w, dy), (y, dw, dx)) in enumerate(zip(tensors, outputs)):
+            torch.mm(x, w, out=y)
+            torch.mm(x.T, dy, out=dw)
+            if number:
+                torch.mm(dy, w.T, out=dx)
+        adam()
+        yield
+
+
+def gan_floor(batch_size=256, zdim=64):
+    """The convolutions and products of one step: D on real and on fake images, G forward, D and G backward for G's loss."""
+    last = torch.channels_last
+    random = lambda *shape: torch.randn(*shape).contiguous(memory_format=last) if len(shape) == 4 else torch.randn(*shape)
+    layers_d = [((1, 28), (2, 28), 1), ((2, 14), (4, 14), 1), ((4, 7), (8, 5), 0)]
+    layers_g = [((32, 7), (16, 14)), ((16, 14), (8, 28))]
+    n = batch_size
+    convs_d = [(random(n, ci, si, si), random(co, ci, 3, 3), random(n, co, so, so), p) for (ci, si), (co, so), p in layers_d]
+    convs_g = [(random(n, ci, si, si), random(ci, co, 4, 4), random(n, co, so, so)) for (ci, si), (co, so) in layers_g]
+    x, w, dy = random(n, 8, 28, 28), random(1, 8, 3, 3), random(n, 1, 28, 28)
+    h, v, dl = torch.randn(n, 200), torch.randn(200, 1), torch.randn(n, 1)
+    z, u, dh = torch.randn(n, zdim), torch.randn(zdim, 1568), torch.randn(n, 1568)
+    adam_d = adam_pass([tuple(p.shape) for p in hw5_gan.DNet().parameters()])
+    adam_g = adam_pass([tuple(p.shape) for p in hw5_gan.GNet(zdim).parameters()])
+
+    def backward(dy, x, w, stride, padding, transposed, mask):
+        torch.ops.aten.convolution_backward(dy, x, w, [w.shape[0]], [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, mask)
+
+    while True:
+        torch.mm(z, u)
+        for x_g, w_g, _ in convs_g:
+            F.conv_transpose2d(x_g, w_g, stride=2, padding=1)
+        F.conv2d(x, w, padding=1)
+        for use in ("D on real", "D on fake", "G"):
+            for number, (x_d, w_d, dy_d, padding) in enumerate(convs_d):
+                F.conv2d(x_d, w_d, padding=padding)
+                backward(dy_d, x_d, w_d, 1, padding, False, [use == "G" or number > 0, use != "G", use != "G"])
+            torch.mm(h, v), torch.mm(dl, v.T)
+            if use != "G":
+                torch.mm(h.T, dl)
+        adam_d()
+        backward(dy, x, w, 1, 1, False, [True] * 3)
+        for x_g, w_g, dy_g in convs_g:
+            backward(dy_g, x_g, w_g, 2, 1, True, [True] * 3)
+        torch.mm(z.T, dh)
+        adam_g()
+        yield
+
+
+# ------------------------------------------------------------------------------------------------- measuring
+
+
+def interleave(contenders, steps, rounds):
+    """{name: seconds of a step in each round}; a contender is an iterator over its steps. The first round warms up."""
+    seconds = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, iterator in contenders.items():
+            start = time.perf_counter()
+            for _ in range(steps):
+                next(iterator)
+            if turn:
+                seconds[name].append((time.perf_counter() - start) / steps)
+    return seconds
+
+
+def in_words(values, scale=1.0, unit=""):
+    values = [scale * value for value in values]
+    return f"{statistics.median(values):.3g}{unit} ({min(values):.3g} to {max(values):.3g})"
+
+
+def ratios(above, below):
+    return [a / b for a, b in zip(above, below)]
+
+
+def print_table(title, header, rows):
+    print(f"\n{title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row))} |", flush=True)
+
+
+def seconds_of(*command):
+    """Wall time of a process of its own."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def peak_memory(name, data_dir):
+    """MiB that a process has used at most, which made 30 steps of one contender."""
+    program = (f"import resource, sys; sys.path.insert(0, 'tests'); import benchmark\n"
+               f"steps = benchmark.contenders({str(data_dir)!r}, '/nonexistent')[{name!r}]()\n"
+               f"for _ in range(30): next(steps)\n"
+               f"print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    return f"{float(done.stdout):.0f} MiB"
+
+
+def contenders(data_dir, folder):
+    """{name: function that starts it}."""
+    images = lambda: torch.as_tensor(utils.mnist(data_dir)[0]).unsqueeze(1)
+    args = argparse.Namespace(**hw5_vae.DEFAULTS)
+    return {
+        "vae course": lambda: plain_vae(utils.load_mnist(data_dir)[1], args), "vae ours": lambda: our_vae(folder, data_dir),
+        "vae floor": vae_floor,
+        "gan course": lambda: plain_gan(images(), 256), "gan ours": lambda: our_gan(folder, data_dir), "gan floor": gan_floor,
+    }
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser("benchmark.py", description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="folder of the four MNIST files")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender")
+    args = parser.parse_args(argv)
+    data_dir, rounds = args.data_dir.resolve(), args.rounds
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {rounds} rounds: median (smallest to largest)")
+    folder = Path(tempfile.mkdtemp())
+    make = contenders(data_dir, folder)
+
+    rows = []
+    for script, steps_an_epoch, turn in (("vae", 100, 50), ("gan", 234, 8)):
+        names = [f"{script} {kind}" for kind in ("course", "ours", "floor")]
+        seconds = interleave({name: make[name]() for name in names}, turn, rounds)
+        course, ours, floor = seconds.values()
+        for name, values in seconds.items():
+            rows.append([f"`hw5_{script}.py`" if name == names[1] else name, in_words(values, steps_an_epoch, " s"),
+                         in_words(ratios(course, values)), in_words(ratios(values, floor)),
+                         "" if name == names[2] else peak_memory(name, data_dir)])
+    print_table("Training", ["loop", "an epoch", "course / this", "this / floor", "peak memory"], rows)
+
+    rows = []
+    starts = {name: [] for name in ("torch", "hw5_vae", "hw5_gan")}
+    for turn in range(rounds + 1):
+        for name, values in starts.items():
+            values.append(seconds_of("-c", f"import {name}"))
+    for name, values in starts.items():
+        rows.append([f"`import {name}`", in_words(values[1:], 1, " s"), in_words(ratios(values[1:], starts["torch"][1:]))])
+    path = utils.find_files(data_dir)[utils.FILES["train"][0]]
+    loads = {"course": [], "ours": []}
+    for turn in range(max(2, rounds // 2)):
+        for name, load in (("course", lambda: plain_load(path)), ("ours", lambda: utils.read_idx(path))):
+            start = time.perf_counter()
+            load()
+            loads[name].append(time.perf_counter() - start)
+    rows.append(["the course's loop over the training images", in_words(loads["course"], 1, " s"), ""])
+    rows.append(["`read_idx` of the same", in_words(loads["ours"], 1, " s"), in_words(ratios(loads["course"], loads["ours"])) + " times faster"])
+    print_table("Starting and loading", ["what", "time", "ratio"], rows)
+
+    rows = []
+    size = min(20_000, len(utils.mnist(data_dir)[0]))
+    for title, turn, base, others in (
+        ("`hw5_vae.py`", 50, lambda **s: our_vae(folder, data_dir, **s), {
+            f"2x images ({size:,})": (dict(train_size=size), size / 10_000), "2x batch (200)": (dict(batch_size=200), 0.5),
+            "2x hidden units (1000)": (dict(hidden_units=1000), 1)}),
+        ("`hw5_gan.py`", 8, lambda **s: our_gan(folder, data_dir, **s), {"2x batch (512)": (dict(batch_size=512), 0.5)}),
+    ):
+        seconds = interleave({"default": base(), **{name: base(**settings) for name, (settings, _) in others.items()}}, turn, rounds)
+        for name, (_, steps) in others.items():
+            rows.append([title, name, in_words([steps * ratio for ratio in ratios(seconds[name], seconds["default"])])])
+    print_table("How an epoch's time grows", ["script", "with", "time, times the default's"], rows)
+
+
+if __name__ == "__main__":
+    main()
