@@ -1,9 +1,11 @@
 """Homework 5, part 2: a generative adversarial network that learns to draw MNIST digits.
 
     python hw5_gan.py                       # trains, then writes samples, curves and a GIF to outputs/gan/
+    python hw5_gan.py --edition uva         # another course's homework; the table below says how they differ
 
 The discriminator D says how real an image looks (a logit), the generator G turns noise z into an image; each is
 trained against the other. Expect recognisable digits after 20 to 30 epochs, at about 13 s an epoch on two cores.
+A digit classifier, trained once on the training images, then says how good they are (class Evaluator).
 README.md maps the questions to the functions below.
 """
 
@@ -27,16 +29,24 @@ import hw5_utils as utils
 Fault = getattr(utils, "Fault", ValueError)
 check_unit = getattr(utils, "check_unit", lambda name, values, *shape: None)
 parse_run_args = getattr(utils, "parse_run_args", argparse.ArgumentParser.parse_args)
+set_edition = getattr(utils, "set_edition", lambda parser, argv, editions, default: parser.set_defaults(**editions[default]))
 load_tensors = getattr(utils, "load_tensors", lambda path: torch.load(path, weights_only=True))
 save_tensors = getattr(utils, "save_tensors", torch.save)
 save_figure = getattr(utils, "save_figure", lambda figure, path: figure.savefig(path))
 
 # ------------------------------------------------------------------------------------------------- editions
 
+# noise is the distribution of z, darkest the value of a black pixel (white is 1), first the player that learns first with
+# a minibatch, grid, samples and figures what is drawn and when.
 EDITIONS = {
-    "cs446": dict(zdim=64, iter_d=1, iter_g=1, n_epochs=100, batch_size=256, lr=0.0002),
+    "cs446": dict(  # University of Illinois, 2022
+        networks="convolutional", zdim=64, noise="uniform", darkest=0, first="D", n_epochs=100, batch_size=256, grid=8,
+        samples="every 10 epochs", figures=("history",)),
+    "uva": dict(  # University of Amsterdam, Deep Learning, assignment 3
+        networks="dense", zdim=100, noise="normal", darkest=-1, first="G", n_epochs=200, batch_size=64, grid=5,
+        samples="start, half, end", figures=("history", "interpolation")),
 }
-DEFAULTS = dict(EDITIONS["cs446"], edition="cs446", seed=2, resume_training=False)
+DEFAULTS = dict(edition="cs446", iter_d=1, iter_g=1, lr=0.0002, seed=2, resume_training=False)
 
 # ---------------------------------------------------------------------------------------------------- maths
 
@@ -53,8 +63,10 @@ def generator_loss(fake_logits):
     return F.binary_cross_entropy_with_logits(fake_logits, torch.ones_like(fake_logits))
 
 
-def sample_z(batch_size, zdim, generator=None, device="cpu"):
-    """Noise [B,zdim], uniform in [-1,1]."""
+def sample_z(batch_size, zdim, generator=None, device="cpu", noise="uniform"):
+    """Noise [B,zdim], uniform in [-1,1], or standard "normal"."""
+    if noise == "normal":
+        return torch.randn(batch_size, zdim, generator=generator, device=device)
     return 2 * torch.rand(batch_size, zdim, generator=generator, device=device) - 1
 
 
@@ -175,6 +187,35 @@ class GNet(nn.Module):
         return self.sigmoid(self.conv3(x))
 
 
+class DenseD(nn.Module):
+    """Images [B,1,28,28] in [-1,1] -> logits [B,1]: the discriminator of edition uva."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(784, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class DenseG(nn.Module):
+    """Noise z [B,zdim] -> images [B,1,28,28] in (-1,1): the generator of edition uva."""
+
+    def __init__(self, zdim):
+        super().__init__()
+        layers = [nn.Linear(zdim, 128), nn.LeakyReLU(0.2)]
+        for narrow, wide in ((128, 256), (256, 512), (512, 1024)):
+            layers += [nn.Linear(narrow, wide), nn.BatchNorm1d(wide), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Linear(1024, 784), nn.Tanh(), nn.Unflatten(1, (1, 28, 28)))
+
+    def forward(self, z):
+        return self.layers(z)
+
+
+NETWORKS = {"convolutional": (DNet, GNet), "dense": (DenseD, DenseG)}
+
+
 class Classifier(nn.Module):
     """Images [B,1,28,28] in [0,1] -> 64 features, and logits [B,10] of the digits. Not of the homework: it measures samples."""
 
@@ -209,10 +250,11 @@ class Evaluator:
 
     def prepare(self, epochs=3, batch_size=128, lr=3e-3):
         """Read the classifier or train it, with a rate that falls to 0; a generator, to be interrupted after each step."""
-        with suppress(ValueError, OSError, KeyError, RuntimeError, TypeError):  # none, damaged, or of another version: trained again
+        with suppress(ValueError, OSError, KeyError, RuntimeError, TypeError):  # none, damaged, of other images: trained again
             kept = load_tensors(self.path)
             if kept["checksum"] == self.checksum:
                 self.classifier.load_state_dict(kept["classifier"])
+                save_tensors(kept, self.path)  # now it is this run's file as well
                 return
         optimizer = torch.optim.Adam(self.classifier.parameters(), lr=lr)
         generator, steps = torch.Generator().manual_seed(0), epochs * math.ceil(len(self.images) / batch_size)
@@ -251,15 +293,17 @@ class GAN:
 
     shown = ("loss_d", "loss_g", "d_real", "d_fake")  # what the progress bar shows of an epoch's row
 
-    def __init__(self, zdim=64, seed=2, dev="cpu", data_dir=None, limit=None, folder=None):
+    def __init__(self, zdim=64, seed=2, dev="cpu", data_dir=None, limit=None, folder=None, edition="cs446"):
         torch.manual_seed(seed)
+        self.edition = argparse.Namespace(**EDITIONS[edition])
+        make_disc, make_gen = NETWORKS[self.edition.networks]
         self._dev = torch.device(dev)
         self._zdim = zdim
-        self.disc = DNet().to(self._dev, memory_format=torch.channels_last)
-        self.gen = GNet(zdim).to(self._dev, memory_format=torch.channels_last)
+        self.disc = make_disc().to(self._dev, memory_format=torch.channels_last)
+        self.gen = make_gen(zdim).to(self._dev, memory_format=torch.channels_last)
         self.seed, self.data_dir, self.limit = seed, data_dir, limit
         self.folder = Path(folder or Path(__file__).resolve().parent / "outputs" / "gan")  # for figures
-        self.fixed_z = sample_z(64, zdim, torch.Generator().manual_seed(seed)).to(self._dev)  # so that grids compare
+        self.fixed_z = self.noise(self.edition.grid**2, torch.Generator().manual_seed(seed))  # so that grids compare
         self.evaluator = None  # without one, training is the homework's alone
         self.prepare()
 
@@ -273,6 +317,10 @@ class GAN:
         self.generators = {"shuffle": torch.Generator().manual_seed(self.seed),
                            "z": torch.Generator(self._dev).manual_seed(self.seed)}
         self.progress = {"epoch": 0, "step": 0, "order": None, "totals": [0.0] * 4, "history": [], "frames": [], "best": None}
+
+    def noise(self, count, generator):
+        """z [count,zdim] on this device, from a generator on this device or the CPU."""
+        return sample_z(count, self._zdim, generator, generator.device, self.edition.noise).to(self._dev)
 
     # ---- data
 
@@ -293,13 +341,28 @@ class GAN:
         """Whole minibatches of an epoch; the rest of the images, another each time, is left out."""
         if self.batch_size > len(self.train_images):
             raise Fault(f"batch_size {self.batch_size}: more than the {len(self.train_images)} training images; use a smaller one")
+        if self.batch_size == 1 and self.edition.networks == "dense":
+            raise Fault("batch_size 1: batch normalisation needs at least two images; use 2 or more")
         return len(self.train_images) // self.batch_size
+
+    def as_trained(self, images):
+        """uint8 images [B,1,28,28] in the edition's range of values, [darkest, 1]."""
+        images = scale(images)
+        return images if self.edition.darkest == 0 else 2 * images - 1
+
+    @property
+    def sample_epochs(self):
+        """The epochs after which a grid of samples is drawn; 0 is before the first."""
+        if self.edition.samples == "start, half, end":
+            return {0, self.epochs // 2, self.epochs}
+        return {*range(10, self.epochs, 10), self.epochs}
 
     # ---- training
 
     def _get_loss_d(self, batch_size, batch_data, z):
-        """The discriminator's loss, a scalar; batch_data [B,1,28,28] real images in [0,1], z [B,zdim]. G gets no gradient."""
-        check_unit("batch_data", batch_data, 1, 28, 28)
+        """The discriminator's loss, a scalar; batch_data [B,1,28,28] real images in [darkest,1], z [B,zdim]. G gets no gradient."""
+        check_unit("batch_data", (batch_data - self.edition.darkest) / (1 - self.edition.darkest) if self.edition.darkest else batch_data,
+                   1, 28, 28)
         fake = self.gen(z).detach()
         return discriminator_loss(self.disc(batch_data), self.disc(fake))
 
@@ -308,25 +371,33 @@ class GAN:
         return generator_loss(self.disc(self.gen(z)))
 
     def step(self, real, z):
-        """Update D iter_d times, then G iter_g times; returns both last losses and the mean of D(x) and D(G(z)) before G's."""
-        fake = self.gen(z)  # drawn once: D does not change it
+        """Update D iter_d and G iter_g times; returns both last losses and the means of D(x) and D(G(z)) that D learned from."""
+        fake = self.gen(z)  # drawn once, for both players
+        if self.edition.first == "G":
+            loss_g = self.step_g(fake, z)
+        loss_d, real_logits, fake_logits = self.step_d(real, fake.detach())
+        if self.edition.first == "D":
+            loss_g = self.step_g(fake, z)
+        return torch.stack([loss_d, loss_g, real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()]).tolist()
 
-        # D: maximise log D(x) + log(1 - D(G(z)))
+    def step_d(self, real, fake):
+        """D: maximise log D(x) + log(1 - D(G(z)))."""
         for _ in range(self.iter_d):
-            real_logits, fake_logits = self.disc(real), self.disc(fake.detach())
+            real_logits, fake_logits = self.disc(real), self.disc(fake)
             loss_d = discriminator_loss(real_logits, fake_logits)
             self.optim_d.zero_grad()
             loss_d.backward()
             self.optim_d.step()
+        return loss_d, real_logits, fake_logits
 
-        # G: maximise log D(G(z)), with the D that has just learned
+    def step_g(self, fake, z):
+        """G: maximise log D(G(z)); fake = G(z), which only G's own updates change."""
         for again in range(self.iter_g):
             loss_g = generator_loss(self.disc(self.gen(z) if again else fake))
             self.optim_g.zero_grad()
             loss_g.backward(inputs=list(self.gen.parameters()))  # D needs none
             self.optim_g.step()
-
-        return torch.stack([loss_d, loss_g, real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()]).tolist()
+        return loss_g
 
     def fit(self):
         """Train as prepared; yields None after each step, a row of the history after each epoch, and {} while it gets ready."""
@@ -336,6 +407,8 @@ class GAN:
                 yield {}
         if not progress["history"]:
             self.visualize_goal()
+            if 0 in self.sample_epochs:
+                self.visualize_samples()
         while progress["epoch"] < self.epochs:
             start = time.perf_counter()
             if progress["step"] == 0:
@@ -343,8 +416,8 @@ class GAN:
                 progress.update(order=order, totals=[0.0] * 4)
 
             for indices in progress["order"].split(self.batch_size)[progress["step"] : steps]:
-                real = scale(images[indices])
-                values = self.step(real, sample_z(len(real), self._zdim, self.generators["z"], self._dev))
+                real = self.as_trained(images[indices])
+                values = self.step(real, self.noise(len(real), self.generators["z"]))
                 if not torch.tensor(values).isfinite().all():
                     raise FloatingPointError(f"epoch {progress['epoch'] + 1}, step {progress['step'] + 1}: loss of D "
                                              f"{values[0]:.4g}, of G {values[1]:.4g}; try a smaller --lr")
@@ -358,7 +431,7 @@ class GAN:
             progress["history"].append(row)
             progress.update(epoch=progress["epoch"] + 1, step=0, order=None)
             progress["frames"].append(torch.from_numpy(self.sample_grid() * 255).to(torch.uint8))
-            if progress["epoch"] % 10 == 0 or progress["epoch"] == self.epochs:
+            if progress["epoch"] in self.sample_epochs:
                 self.visualize_samples()
             yield row
 
@@ -377,10 +450,18 @@ class GAN:
     # ---- evaluation: changes nothing of the training
 
     @torch.no_grad()
+    def generate(self, z, gen=None):
+        """Images [B,1,28,28] in [0,1] that G, or another generator, makes of z, in evaluation mode, with the mode restored."""
+        gen = gen or self.gen
+        training = gen.training
+        gen.eval()
+        images = torch.cat([gen(part) for part in z.split(1000)])
+        gen.train(training)
+        return images if self.edition.darkest == 0 else (images + 1) / 2
+
     def sample(self, count, gen=None):
-        """`count` images [N,1,28,28] in (0,1) of G, or another generator, from noise that is the same at every call."""
-        z = sample_z(count, self._zdim, torch.Generator().manual_seed(self.seed + 1)).to(self._dev)
-        return torch.cat([(gen or self.gen)(part) for part in z.split(1000)])
+        """`count` generated images [N,1,28,28] in [0,1], from noise that is the same at every call."""
+        return self.generate(self.noise(count, torch.Generator().manual_seed(self.seed + 1)), gen)
 
     def keep_best(self):
         """The Frechet distance of samples to the training images; keeps in best.pt the generator for which it is smallest."""
@@ -438,19 +519,18 @@ class GAN:
         self.folder.mkdir(parents=True, exist_ok=True)
         save_figure(figure, self.folder / name)
 
-    @torch.no_grad()
     def sample_grid(self):
-        """8x8 grid [245,245] of images generated from the fixed noise, in [0,1]."""
-        return tile(self.gen(self.fixed_z))
+        """8x8 grid [245,245], or the edition's, of images generated from the fixed noise, in [0,1]."""
+        return tile(self.generate(self.fixed_z), self.edition.grid, self.edition.grid)
 
     def visualize_goal(self):
-        """8x8 grid [245,245] of training images: what the samples should look like."""
-        grid = tile(self.train_images[:64].float() / 255)
+        """A grid like that of training images: what the samples should look like."""
+        grid = tile(scale(self.train_images[: len(self.fixed_z)]), self.edition.grid, self.edition.grid)
         self.save(draw_grid(grid, "training images"), "goal.png")
         return grid
 
     def visualize_samples(self):
-        """8x8 grid [245,245] of samples from the fixed noise at this epoch."""
+        """The grid of samples from the fixed noise at this epoch."""
         grid, epoch = self.sample_grid(), self.progress["epoch"]
         self.save(draw_grid(grid, f"samples, epoch {epoch}"), f"samples_epoch_{epoch}.png")
         return grid
@@ -476,8 +556,7 @@ class GAN:
         """Shares [10] of the digits among samples and real images; ten samples, and ten nearest ones, above their neighbours."""
         nearest = distances.argsort()[:10]
         rows = [samples[:10], neighbours[:10], samples[nearest], neighbours[nearest]]
-        images = [image for column in zip(*rows) for image in column]
-        grid = utils.concat_images([utils.array_to_image(image.cpu()) for image in images], 4, len(rows[0]))
+        grid = tile(torch.stack([image for column in zip(*rows) for image in column]), 4, len(rows[0]))
         figure = new_figure(11, 4)
         left, right = figure.subplots(1, 2, width_ratios=(2, 3))
         for share, label, side in zip(shares, ("samples", "test images"), (-0.2, 0.2)):
@@ -490,9 +569,21 @@ class GAN:
         self.save(figure, "quality.png")
         return grid
 
+    def visualize_interpolation(self):
+        """1x9 grid [28,276]: two generated digits, of different classes if there is an evaluator, and seven steps between their z."""
+        z, other = self.fixed_z, 1
+        if self.evaluator:
+            classes = self.evaluator.look(self.generate(z))[1].argmax(1)
+            other = (classes != classes[0]).int().argmax().item() or other  # 1 where all are alike
+        steps = torch.linspace(0, 1, 9, device=self._dev)[:, None]
+        grid = tile(self.generate((1 - steps) * z[0] + steps * z[other]), 1, 9)
+        self.save(draw_grid(grid, "G(z) on the line between two z"), "interpolation.png")
+        return grid
+
     def visualize(self):
-        """All figures but the samples, which fit() draws at their epochs."""
-        self.visualize_history()
+        """All figures of the edition but the samples, which fit() draws at their epochs."""
+        for name in self.edition.figures:
+            getattr(self, f"visualize_{name}")()
         if self.progress["frames"] and hasattr(utils, "save_gif"):
             utils.save_gif(self.progress["frames"], self.folder / "training.gif")
 
@@ -502,10 +593,10 @@ class GAN:
 LABELS = {"loss_d": "loss of D", "loss_g": "loss of G", "d_real": "real images, D(x)", "d_fake": "generated images, D(G(z))"}
 
 
-def tile(images):
-    """Up to 64 images [N,1,28,28] as a numpy grid of 8 by 8."""
-    blank = torch.zeros(64 - len(images), 1, 28, 28)
-    return utils.concat_images([utils.array_to_image(image) for image in torch.cat([images.cpu(), blank])], 8, 8)
+def tile(images, rows, columns):
+    """Up to rows*columns images [N,1,28,28] as a numpy grid, column by column."""
+    blank = torch.zeros(rows * columns - len(images), 1, 28, 28)
+    return utils.concat_images([utils.array_to_image(image) for image in torch.cat([images.cpu(), blank])], rows, columns)
 
 
 def new_figure(width, height):
@@ -516,7 +607,8 @@ def new_figure(width, height):
 
 def draw_grid(grid, title):
     """A matplotlib Figure of a grid of images in [0,1]."""
-    figure = new_figure(6, 6)
+    height, width = grid.shape
+    figure = new_figure(6, 6 * height / width + 0.4)  # room for the title
     axes = figure.subplots()
     axes.imshow(grid, cmap="gray", vmin=0, vmax=1)
     axes.set_title(title)
@@ -542,11 +634,12 @@ def parse_args(argv=None):
     flag("--seed", type=int, metavar="0..4294967295", help="of all random numbers")
     flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")
     parser.set_defaults(**DEFAULTS)
+    set_edition(parser, argv, EDITIONS, DEFAULTS["edition"])
     return parse_run_args(parser, argv)
 
 
 def build(args, folder=None):
-    gan = GAN(args.zdim, args.seed, args.device, args.data_dir, args.limit, folder)
+    gan = GAN(args.zdim, args.seed, args.device, args.data_dir, args.limit, folder, args.edition)
     gan.prepare(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
     gan.evaluator = Evaluator(*gan.data[:2], gan.folder / "classifier.pt")
     return gan

@@ -241,6 +241,13 @@ def check_unit(name, values, *shape):
 # --------------------------------------------------------------------------------------------- command line
 
 
+def set_edition(parser, argv, editions, default):
+    """Make the settings of the edition that --edition names in argv the defaults of all other flags."""
+    only = argparse.ArgumentParser(add_help=False)
+    only.add_argument("--edition", default=default)
+    parser.set_defaults(**editions.get(only.parse_known_args(argv)[0].edition, {}))
+
+
 def parse_run_args(parser, argv=None):
     """Parse with the flags that every script shares; refuse values outside the range that a flag's metavar states.
 

@@ -1,9 +1,10 @@
 """Homework 5, part 1: a variational autoencoder on binarised MNIST, with a latent space that is a plane.
 
     python hw5_vae.py --epochs 200          # trains, then writes figures, history and metrics to outputs/vae/
+    python hw5_vae.py --edition uva         # another course's homework; the table below says how they differ
 
 The encoder gives a diagonal Gaussian q(z|x), the decoder independent Bernoulli pixels p(x|z), the prior is N(0, I);
-training maximises the evidence lower bound (ELBO). Expect a held-out ELBO near -152 nats per image after 200 epochs
+training maximises the evidence lower bound (ELBO). Expect a held-out ELBO near -149 nats per image after 200 epochs
 on the course's 10,000 images, in a few minutes on a laptop. README.md maps the questions to the functions below.
 """
 
@@ -24,17 +25,34 @@ import hw5_utils as utils
 Fault = getattr(utils, "Fault", ValueError)
 check_unit = getattr(utils, "check_unit", lambda name, values, *shape: None)
 parse_run_args = getattr(utils, "parse_run_args", argparse.ArgumentParser.parse_args)
+set_edition = getattr(utils, "set_edition", lambda parser, argv, editions, default: parser.set_defaults(**editions[default]))
 load_tensors = getattr(utils, "load_tensors", lambda path: torch.load(path, weights_only=True))
 save_tensors = getattr(utils, "save_tensors", torch.save)
 save_figure = getattr(utils, "save_figure", lambda figure, path: figure.savefig(path))
 
 # ------------------------------------------------------------------------------------------------- editions
 
+# pixels, train_size and held_out say what the data are (see prepare_pixels and VAE.data), activation and scale what the
+# networks do, kl and draws how the bound is estimated (see VAE.bound), samples and figures what is drawn (see VAE.visualize).
 EDITIONS = {
-    "cs446": dict(num_epoches=200, batch_size=100, lr=1e-3, hidden_units=500, latent_dimension=2, data_dimension=784),
+    "cs446": dict(  # University of Illinois, 2022
+        pixels="rounded", data_dimension=784, train_size=10_000, held_out="test", hidden_units=500, activation="tanh",
+        scale="log_variance", latent_dimension=2, kl="sampled", draws=1, input_dropout=0.2, batch_size=100, num_epoches=200,
+        samples="never", figures=("data_space", "latent_space", "inter_class_interpolation", "history")),
+    "uva": dict(  # University of Amsterdam, Deep Learning, assignment 3
+        pixels="drawn", data_dimension=784, train_size=50_000, held_out="validation", hidden_units=500, activation="relu",
+        scale="deviation", latent_dimension=20, kl="analytic", draws=1, input_dropout=0.0, batch_size=128, num_epoches=40,
+        samples="thrice", figures=("history", "manifold")),
+    "ese546": dict(  # University of Pennsylvania
+        pixels="halved", data_dimension=196, train_size=10_000, held_out="test", hidden_units=128, activation="tanh",
+        scale="log_variance", latent_dimension=8, kl="analytic", draws=2, input_dropout=0.0, batch_size=32, num_epoches=50,
+        samples="once", figures=("updates", "reconstructions")),
+    "hw8": dict(  # University of Illinois, 2020
+        pixels="gray", data_dimension=784, train_size=60_000, held_out="test", hidden_units=400, activation="relu",
+        scale="log_variance", latent_dimension=20, kl="analytic", draws=1, input_dropout=0.0, batch_size=128, num_epoches=30,
+        samples="always", figures=("history",)),
 }
-DEFAULTS = dict(EDITIONS["cs446"], edition="cs446", seed=1234, resume_training=False, e_path=None, d_path=None,
-                train_size=10_000, input_dropout=0.2, augment=False, iwae_samples=100)
+DEFAULTS = dict(edition="cs446", lr=1e-3, seed=1234, resume_training=False, e_path=None, d_path=None, augment=False, iwae_samples=100)
 
 # ---------------------------------------------------------------------------------------------------- maths
 
@@ -69,6 +87,11 @@ def sample_diagonal_gaussian(mu, sigma_square, generator=None):
     return mu + torch.sqrt(sigma_square) * eps
 
 
+def reparameterize(mu, logvar):
+    """z ~ N(mu, diag(exp(logvar))) of mu's shape: the same with a log-variance, under the name of edition hw8."""
+    return sample_diagonal_gaussian(mu, torch.exp(logvar))
+
+
 def sample_Bernoulli(p, generator=None):
     """0/1 float32 sample of p's shape, 1 with probability p in [0,1]."""
     return torch.bernoulli(p, generator=generator).float()
@@ -79,6 +102,11 @@ def kl_estimate(z, mu, sigma_square):
     log_q_z = logpdf_diagonal_gaussian(z, mu, sigma_square)
     log_p_z = logpdf_diagonal_gaussian(z, torch.zeros_like(mu), torch.ones_like(mu))
     return log_q_z - log_p_z
+
+
+def kl_divergence(mu, sigma_square):
+    """KL(N(mu, diag(sigma_square)) || N(0, I)) in nats, [B]: the exact value of which kl_estimate is one sample (Eq. 1)."""
+    return 0.5 * (sigma_square + mu**2 - 1 - torch.log(sigma_square)).sum(-1)
 
 
 def elbo(sampled_z, mu, sigma_square, x, p):
@@ -92,11 +120,36 @@ def elbo(sampled_z, mu, sigma_square, x, p):
     return (log_p_x + log_p_z - log_q_z).mean()
 
 
+def prepare_pixels(images, how):
+    """uint8 images [N,28,28] -> float [N,D] in [0,1].
+
+    "rounded" to 0 or 1; "drawn" from Bernoulli(gray value), once and for all, whatever the seed of a run; "halved" to the
+    means of 2x2 pixels, 1 where these exceed 128 of 255; "gray" as they are.
+    """
+    x = images.float()
+    if how == "halved":
+        return (F.avg_pool2d(x.unsqueeze(1), 2) > 128).float().flatten(1)  # [N,196]
+    x = (x / 255).flatten(1)
+    if how == "drawn":
+        return torch.bernoulli(x, generator=torch.Generator().manual_seed(0))
+    return x.round() if how == "rounded" else x
+
+
 def drop_pixels(x, probability, generator=None):
     """x [B,D] with every pixel 0 with this probability, and the others grown in proportion: dropout from a generator."""
     if probability == 0:
         return x
     return x * (torch.rand(x.shape, generator=generator, device=x.device) >= probability) / (1 - probability)
+
+
+def first_of_each_digit(images, labels, count):
+    """The first `count` images of every digit and their one-hot labels, in their order; says where there are fewer."""
+    digits = labels.argmax(1)
+    found = [(digits == digit).nonzero()[:count, 0] for digit in range(10)]
+    if (least := min(map(len, found))) < count:
+        print(f"{least} images of some digits where {count} were asked for: using all there are.", file=sys.stderr)
+    chosen = torch.cat(found).sort().values
+    return images[chosen], labels[chosen]
 
 
 def transform(x, generator=None):
@@ -123,29 +176,35 @@ def interpolate_mu(mua, mub, alpha=0.5):
 
 
 class Encoder(nn.Module):
-    """x [B,data] -> mean and variance of q(z|x), both [B,latent]."""
+    """x [B,data] -> mean and variance of q(z|x), both [B,latent].
 
-    def __init__(self, latent_dimension, hidden_units, data_dimension):
+    The second head is a log-variance or, where scale is "deviation", a standard deviation before softplus.
+    """
+
+    def __init__(self, latent_dimension, hidden_units, data_dimension, activation="tanh", scale="log_variance"):
         super().__init__()
+        self.activation, self.scale = getattr(torch, activation), scale
         self.fc1 = nn.Linear(data_dimension, hidden_units)
         self.fc2_mu = nn.Linear(hidden_units, latent_dimension)
         self.fc2_sigma = nn.Linear(hidden_units, latent_dimension)
 
     def forward(self, x):
-        h = torch.tanh(self.fc1(x))
-        return self.fc2_mu(h), torch.exp(self.fc2_sigma(h))  # the second head is a log-variance
+        h = self.activation(self.fc1(x))
+        head = self.fc2_sigma(h)
+        return self.fc2_mu(h), F.softplus(head) ** 2 if self.scale == "deviation" else torch.exp(head)
 
 
 class Decoder(nn.Module):
     """z [B,latent] -> pixel probabilities p [B,data] in (0,1)."""
 
-    def __init__(self, latent_dimension, hidden_units, data_dimension):
+    def __init__(self, latent_dimension, hidden_units, data_dimension, activation="tanh"):
         super().__init__()
+        self.activation = getattr(torch, activation)
         self.fc1 = nn.Linear(latent_dimension, hidden_units)
         self.fc2 = nn.Linear(hidden_units, data_dimension)
 
     def logits(self, z):
-        return self.fc2(torch.tanh(self.fc1(z)))
+        return self.fc2(self.activation(self.fc1(z)))
 
     def forward(self, z):
         return torch.sigmoid(self.logits(z))
@@ -168,15 +227,15 @@ class VAE(nn.Module):
     interpolate_mu = staticmethod(interpolate_mu)
     elbo_loss = staticmethod(elbo)
 
-    shown = ("train_elbo", "test_elbo")  # what the progress bar shows of an epoch's row
-
     def __init__(self, args, folder=None):
         super().__init__()
-        self.args = args = argparse.Namespace(**{**DEFAULTS, **vars(args)})
+        edition = getattr(args, "edition", DEFAULTS["edition"])
+        self.args = args = argparse.Namespace(**{**DEFAULTS, **EDITIONS[edition], **vars(args)})
+        self.shown = "train_elbo", f"{args.held_out}_elbo"  # what the progress bar shows of an epoch's row
         self.folder = Path(folder or Path(__file__).resolve().parent / "outputs" / "vae")  # for figures
         sizes = args.latent_dimension, args.hidden_units, args.data_dimension
-        self.encoder = Encoder(*sizes)
-        self.decoder = Decoder(*sizes)
+        self.encoder = Encoder(*sizes, args.activation, args.scale)
+        self.decoder = Decoder(*sizes, args.activation)
         if args.resume_training and (args.e_path or args.d_path):  # the course's way: weights only
             self.load_weights()
         self.device = torch.device(getattr(args, "device", "cpu"))
@@ -185,7 +244,8 @@ class VAE(nn.Module):
         self.parts = {"encoder": self.encoder, "decoder": self.decoder, "optimizer": self.optimizer}
         self.generators = {"shuffle": torch.Generator().manual_seed(args.seed), "z": self.fresh_generator(),
                            "noise": self.fresh_generator()}
-        self.progress = {"epoch": 0, "step": 0, "order": None, "reconstruction": 0.0, "kl": 0.0, "history": []}
+        self.progress = {"epoch": 0, "step": 0, "order": None, "reconstruction": 0.0, "kl": 0.0, "history": [],
+                         "updates": [], "checks": []}
 
     def fresh_generator(self):
         """Random numbers of one's own for looking at the model: the same at every look, and training draws none of them."""
@@ -195,28 +255,46 @@ class VAE(nn.Module):
 
     @cached_property
     def data(self):
-        """Binary images [N,784] and one-hot labels [N,10] of both splits: train, its labels, test, its labels."""
-        where = {"data_dir": self.args.data_dir} if hasattr(self.args, "data_dir") else {}
-        if self.args.train_size != 10_000:
-            where["size"] = self.args.train_size
-        _, *splits = utils.load_mnist(**where)
-        tensors = [torch.as_tensor(split, dtype=torch.float32, device=self.device) for split in splits]
-        if tensors[0].shape[1] != self.args.data_dimension:
-            raise Fault(f"data_dimension {self.args.data_dimension}: the images have {tensors[0].shape[1]} pixels; use that")
-        limit = getattr(self.args, "limit", None)
-        return [*(tensor[:limit] for tensor in tensors[:2]), *tensors[2:]]
+        """{split: (images [N,data] in [0,1], one-hot labels [N,10])} of train and test, and validation where there is one."""
+        args = self.args
+        where = {"data_dir": args.data_dir} if hasattr(args, "data_dir") else {}
+        if args.pixels == "rounded":  # the course's own preparation, which its smaller utils has as well
+            size = {} if args.train_size == 10_000 else {"size": args.train_size}
+            _, *arrays = utils.load_mnist(**where, **size)
+            train, test = arrays[:2], arrays[2:]
+        else:
+            images, digits, test_images, test_digits = (torch.as_tensor(array) for array in utils.mnist(**where))
+            pairs = (images, digits), (test_images, test_digits)
+            train, test = ((prepare_pixels(x, args.pixels), F.one_hot(y.long(), 10)) for x, y in pairs)
+        splits = {"train": train, "test": test}
+        if args.held_out == "validation":  # the last sixth of the training images, which is 10,000 of MNIST's
+            kept = len(train[0]) - len(train[0]) // 6
+            splits = {"train": [part[:kept] for part in train], "validation": [part[kept:] for part in train], "test": test}
+        if args.edition == "ese546":
+            splits["train"] = first_of_each_digit(*train, max(1, args.train_size // 10))
+        limit = min(args.train_size, getattr(args, "limit", None) or args.train_size)
+        splits["train"] = [part[:limit] for part in splits["train"]]
+        if train[0].shape[1] != args.data_dimension:
+            raise Fault(f"data_dimension {args.data_dimension}: the images have {train[0].shape[1]} pixels; use that")
+        as_float = lambda part: torch.as_tensor(part, dtype=torch.float32, device=self.device)
+        return {name: [as_float(part) for part in parts] for name, parts in splits.items()}
 
     @cached_property
     def train_images(self):
-        return self.data[0]
+        return self.data["train"][0]
 
     @cached_property
     def train_labels(self):
-        return self.data[1]
+        return self.data["train"][1]
 
     @cached_property
     def test_images(self):
-        return self.data[2]
+        return self.data["test"][0]
+
+    @cached_property
+    def held_out_images(self):
+        """What each epoch is measured on: the test images, or validation images where the edition keeps some."""
+        return self.test_images if self.args.held_out == "test" else self.data["validation"][0]
 
     # ---- training
 
@@ -230,18 +308,26 @@ class VAE(nn.Module):
         return math.ceil(len(self.train_images) / self.args.batch_size)
 
     def bound(self, x, generator, seen=None):
-        """(log p(x|z), KL estimate) with one z ~ q(z|x) per image, both [B]; their difference is the ELBO of each image.
+        """(log p(x|z), KL) with z ~ q(z|x), both [B]; their difference is the ELBO of each image.
 
-        `seen` is what the encoder is shown instead of x: any q(z|...) gives a lower bound on log p(x).
+        The KL is estimated with the same z (Eq. 2) or exact (Eq. 1), as the edition asks. `seen` is what the encoder is
+        shown instead of x: any q(z|...) gives a lower bound on log p(x).
         """
         mu, sigma_square = self.encoder(x if seen is None else seen)
-        z = sample_diagonal_gaussian(mu, sigma_square, generator)
-        return logpdf_bernoulli_logits(x, self.decoder.logits(z)), kl_estimate(z, mu, sigma_square)
+        draws = [sample_diagonal_gaussian(mu, sigma_square, generator) for _ in range(self.args.draws)]
+        log_p_x = sum(logpdf_bernoulli_logits(x, self.decoder.logits(z)) for z in draws)  # averaged are these, never the z
+        if self.args.kl == "analytic":
+            kl = kl_divergence(mu, sigma_square)
+        else:
+            kl = sum(kl_estimate(z, mu, sigma_square) for z in draws) / len(draws)
+        return log_p_x / len(draws), kl
 
     def fit(self):
         """Maximise the mean ELBO with Adam; yields None after each step and a row of the history after each epoch."""
         images, args, progress = self.train_images, self.args, self.progress
         check_unit("images", images, args.data_dimension)
+        if not progress["history"] and 0 in self.sample_epochs:
+            self.visualize_samples()
         while progress["epoch"] < self.epochs:
             start = time.perf_counter()
             if progress["step"] == 0:
@@ -266,6 +352,7 @@ class VAE(nn.Module):
                 self.optimizer.step()
                 progress["reconstruction"] += log_p_x.sum().item()
                 progress["kl"] += kl.sum().item()
+                self.note_update(log_p_x, kl)
                 progress["step"] += 1
                 yield None
 
@@ -274,8 +361,25 @@ class VAE(nn.Module):
                    "train_kl": kl, **self.evaluate(), "seconds": time.perf_counter() - start}
             progress["history"].append(row)
             progress.update(epoch=progress["epoch"] + 1, step=0, order=None)
+            if progress["epoch"] in self.sample_epochs:
+                self.visualize_samples()
             yield row
         self.save_weights()
+
+    @property
+    def sample_epochs(self):
+        """The epochs after which samples are drawn; 0 is before the first."""
+        return {"never": (), "once": (self.epochs,), "thrice": (0, self.epochs // 2, self.epochs),
+                "always": range(1, self.epochs + 1)}[self.args.samples]
+
+    def note_update(self, log_p_x, kl):
+        """For the curves over updates: both terms of each, and every 100 the held-out likelihood of 100 images."""
+        if "updates" in self.args.figures:
+            updates = self.progress["updates"]
+            updates.append((log_p_x.mean().item(), kl.mean().item()))
+            if len(updates) % 100 == 0:
+                log_p_x, _ = self.bounds(self.held_out_images[:100])
+                self.progress["checks"].append((len(updates), log_p_x.mean().item()))
 
     def train_encoder(self, x):
         """Add the gradient of the same bound on images that are not in the training set, for the encoder alone.
@@ -292,7 +396,7 @@ class VAE(nn.Module):
             return super().train(mode)
         for row in self.fit():
             if row:
-                print(f"epoch {row['epoch']}: train ELBO {row['train_elbo']:.2f}, test ELBO {row['test_elbo']:.2f}")
+                print(f"epoch {row['epoch']}: " + ", ".join(f"{name} {row[name]:.2f}" for name in self.shown))
         return self
 
     def save_weights(self):
@@ -315,15 +419,17 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def bounds(self, images):
-        """log p(x|z) and the KL estimate of each image, with one z ~ q(z|x) each."""
+        """log p(x|z) and the KL of each image, as bound() estimates them."""
         check_unit("images", images, self.args.data_dimension)
         generator = self.fresh_generator()
         return [torch.cat(part) for part in zip(*(self.bound(x, generator) for x in images.split(1000)))]
 
-    def evaluate(self, images=None):
-        """Means of the bound and its parts over whole splits (default: test)."""
-        log_p_x, kl = self.bounds(self.test_images if images is None else images)
-        return {"test_elbo": (log_p_x - kl).mean().item(), "test_reconstruction": log_p_x.mean().item(), "test_kl": kl.mean().item()}
+    def evaluate(self, images=None, split=None):
+        """Means of the bound and its parts over whole splits (default: the held-out one), under the split's name."""
+        split = split or self.args.held_out
+        log_p_x, kl = self.bounds(self.held_out_images if images is None else images)
+        return {f"{split}_elbo": (log_p_x - kl).mean().item(), f"{split}_reconstruction": log_p_x.mean().item(),
+                f"{split}_kl": kl.mean().item()}
 
     @torch.no_grad()
     def log_likelihood_sampled(self, images, samples):
@@ -371,7 +477,7 @@ class VAE(nn.Module):
         log_p_x, kl = self.bounds(self.test_images)  # one draw of z: evaluate() gives its means
         elbo = log_p_x - kl
         sampled = self.log_likelihood_sampled(self.test_images, self.args.iwae_samples)
-        metrics = {**self.evaluate(), "test_elbo_stderr": standard_error(elbo),
+        metrics = {**self.evaluate(self.test_images, "test"), "test_elbo_stderr": standard_error(elbo),
                    "test_log_likelihood": sampled.mean().item(), "test_log_likelihood_stderr": standard_error(sampled),
                    "iwae_samples": self.args.iwae_samples}
         if self.args.latent_dimension == 2:
@@ -380,9 +486,12 @@ class VAE(nn.Module):
                         "test_log_likelihood_exact_error": error.mean().item(),
                         "train_log_likelihood_exact": self.log_likelihood_exact(self.train_images)[0].mean().item()}
             self.visualize_gap(elbo, exact, best_z)
+        # What a decoder reaches that ignores z: the mean of the training images, with one pixel more of either colour
+        p = (self.train_images.sum(0) + 1) / (len(self.train_images) + 2)
+        metrics["test_elbo_ignoring_z"] = logpdf_bernoulli(self.test_images, p).mean().item()
         if metrics["test_kl"] < 0.5:
             print("Posterior collapse: q(z|x) is the prior, so that z says nothing of x. The best decoder that ignores z "
-                  "reaches -205.9 nats on binarised MNIST.", file=sys.stderr)
+                  f"reaches {metrics['test_elbo_ignoring_z']:.1f} nats here.", file=sys.stderr)
         return metrics
 
     # ---- figures: each is saved in self.folder and returns what it drew
@@ -397,7 +506,7 @@ class VAE(nn.Module):
         generator = self.fresh_generator()
         p = self.decoder(torch.randn(10, self.args.latent_dimension, generator=generator, device=self.device))
         x = sample_Bernoulli(p, generator)
-        grid = utils.concat_images([utils.array_to_image(image) for image in torch.cat([p, x]).cpu()], 10, 2)
+        grid = tile(torch.cat([p, x]), 10, 2)
         self.save(draw_grid(grid, "p(x|z)  and  x ~ p(x|z),\nz from the prior"), "data_space.png")
         return grid
 
@@ -427,18 +536,63 @@ class VAE(nn.Module):
         b = torch.stack([other[k % len(other)] for k, other in enumerate(others)])  # not always the same partner
         mua, mub = (self.encoder(self.train_images[ends])[0] for ends in (a, b))
         z = torch.stack([interpolate_mu(mua, mub, step / 10) for step in range(11)])  # [11,3,latent]
-        images = self.decoder(z.flatten(0, 1)).cpu()  # [33,784], column by column
-        grid = utils.concat_images([utils.array_to_image(image) for image in images], 3, 11)
+        grid = tile(self.decoder(z.flatten(0, 1)), 3, 11)  # [33,data], column by column
         self.save(draw_grid(grid, "p(x|z) on the line between two means, alpha = 0, 0.1, ..., 1"), "inter_class_interpolation.png")
         return grid
 
+    @torch.no_grad()
+    def visualize_samples(self):
+        """8x8 grid [245,245] of p(x|z) at this epoch, with z from the prior, the same at every epoch."""
+        z = torch.randn(64, self.args.latent_dimension, generator=self.fresh_generator(), device=self.device)
+        grid, epoch = tile(self.decoder(z), 8, 8), self.progress["epoch"]
+        self.save(draw_grid(grid, f"p(x|z), z from the prior, epoch {epoch}"), f"samples_epoch_{epoch}.png")
+        return grid
+
+    @torch.no_grad()
+    def visualize_manifold(self):
+        """20x20 grid [617,617] of p(x|z) over a plane of latents, z being the normal quantiles of (i + 1/2) / 20."""
+        if self.args.latent_dimension != 2:
+            return None
+        quantiles = torch.special.ndtri((torch.arange(20, device=self.device) + 0.5) / 20)
+        z = torch.cartesian_prod(quantiles, -quantiles)  # columns from left to right, each from the top down
+        grid = tile(self.decoder(z), 20, 20)
+        self.save(draw_grid(grid, "p(x|z) at the quantiles of the prior: first latent to the right, second upwards"), "manifold.png")
+        return grid
+
+    @torch.no_grad()
+    def visualize_reconstructions(self):
+        """8x2 grid [245,59] of the first held-out images, each beside p(x|z) at the mean of q(z|x)."""
+        x = self.held_out_images[:8]
+        grid = tile(torch.cat([x, self.decoder(self.encoder(x)[0])]), len(x), 2)
+        self.save(draw_grid(grid, "held-out images and\nreconstructions"), "reconstructions.png")
+        return grid
+
+    def visualize_updates(self):
+        """Both terms of the bound over the updates, and the likelihoods of training and held-out images."""
+        updates, checks = self.progress["updates"], self.progress["checks"]
+        figure = new_figure(12, 4)
+        terms, likelihoods = figure.subplots(1, 2)
+        steps, (log_p_x, kl) = range(1, len(updates) + 1), zip(*updates) if updates else ((), ())
+        terms.plot(steps, log_p_x, lw=0.5, label="E[log p(x|z)]")
+        terms.plot(steps, kl, lw=0.5, label="KL(q(z|x) || p(z))")
+        terms.set_title("Both terms of the bound, each minibatch")
+        likelihoods.plot(steps, log_p_x, lw=0.5, label="training, each minibatch")
+        likelihoods.plot(*(zip(*checks) if checks else ((), ())), label="100 held-out images, every 100 updates")
+        likelihoods.set_title("E[log p(x|z)]")
+        for axes in (terms, likelihoods):
+            axes.set(xlabel="update", ylabel="nats per image")
+            axes.grid(alpha=0.3)
+            axes.legend()
+        self.save(figure, "updates.png")
+        return updates
+
     def visualize_history(self):
         """The bound and its two parts over the epochs, training and held-out images."""
-        history = self.progress["history"]
+        history, held_out = self.progress["history"], self.args.held_out
         figure = new_figure(12, 4)
         titles = {"elbo": "ELBO", "reconstruction": "Reconstruction E[log p(x|z)]", "kl": "KL(q(z|x) || p(z))"}
         for axes, (part, title) in zip(figure.subplots(1, 3), titles.items()):
-            for split, label in (("train", "training, mean over the epoch"), ("test", "held out, after the epoch")):
+            for split, label in (("train", "training, mean over the epoch"), (held_out, f"{held_out}, after the epoch")):
                 axes.plot([row["epoch"] for row in history], [row[f"{split}_{part}"] for row in history], label=label)
             axes.set(xlabel="epoch", ylabel="nats per image", title=title)
             axes.grid(alpha=0.3)
@@ -456,8 +610,7 @@ class VAE(nn.Module):
         worst = gap.argsort(descending=True)[:10].to(self.device)
         x = self.test_images[worst]
         rows = [x, self.decoder(self.encoder(x)[0]), self.decoder(best_z[worst])]
-        images = torch.stack(rows).transpose(0, 1).flatten(0, 1).cpu()
-        grid = utils.concat_images([utils.array_to_image(image) for image in images], 3, len(worst))
+        grid = tile(torch.stack(rows).transpose(0, 1).flatten(0, 1), 3, len(worst))
         figure = new_figure(9, 6)
         above, below = figure.subplots(2, 1)
         above.hist(gap, bins=100, log=True)
@@ -470,11 +623,9 @@ class VAE(nn.Module):
         return gap
 
     def visualize(self):
-        """All figures of the training."""
-        self.visualize_data_space()
-        self.visualize_latent_space()
-        self.visualize_inter_class_interpolation()
-        self.visualize_history()
+        """All figures of the edition but the samples, which fit() draws at their epochs."""
+        for name in self.args.figures:
+            getattr(self, f"visualize_{name}")()
 
 
 # -------------------------------------------------------------------------------------------------- figures
@@ -484,6 +635,13 @@ def new_figure(width, height):
     from matplotlib.figure import Figure  # here: importing it with the module would slow down every start
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def tile(images, rows, columns):
+    """images [N,data] as a numpy grid, column by column; 14x14 images at twice their size."""
+    side = math.isqrt(images.shape[1])
+    pictures = F.interpolate(images.cpu().view(-1, 1, side, side), size=28)
+    return utils.concat_images([utils.array_to_image(picture) for picture in pictures], rows, columns)
 
 
 def standard_error(values):
@@ -517,7 +675,7 @@ def parse_args(argv=None):
     flag("--hidden_units", type=int, metavar="1..100000", help="width of both hidden layers")
     flag("--latent_dimension", type=int, metavar="1..10000", help="length of z")
     flag("--data_dimension", type=int, metavar="1..784", help="pixels of an image")
-    flag("--train_size", type=int, metavar="1..60000", help="the first N training images; the course takes 10,000, 60,000 is all")
+    flag("--train_size", type=int, metavar="1..60000", help="the first N training images; 60,000 is all")
     flag("--input_dropout", type=float, metavar="0..0.9", 
          help="share of the pixels that the encoder does not see in training, decayed to 0 along a cosine")
     flag("--augment", action="store_true", help="train the encoder, not the decoder, also on turned, scaled and shifted images")
@@ -527,6 +685,7 @@ def parse_args(argv=None):
     flag("--e_path", help="also write the encoder's weights to this file; --resume_training reads it")
     flag("--d_path", help="the same for the decoder")
     parser.set_defaults(**DEFAULTS)
+    set_edition(parser, argv, EDITIONS, DEFAULTS["edition"])
     return parse_run_args(parser, argv)
 
 

@@ -234,7 +234,7 @@ def peak_memory(name, data_dir):
 def contenders(data_dir, folder):
     """{name: function that starts it}."""
     images = lambda: torch.as_tensor(utils.mnist(data_dir)[0]).unsqueeze(1)
-    args = argparse.Namespace(**hw5_vae.DEFAULTS)
+    args = hw5_vae.parse_args([])
     return {
         "vae course": lambda: plain_vae(utils.load_mnist(data_dir)[1], args), "vae ours": lambda: our_vae(folder, data_dir),
         "vae floor": vae_floor,

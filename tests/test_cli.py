@@ -80,6 +80,30 @@ def test_run_with_a_plane_of_latents(tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == checkpoint
 
 
+@pytest.mark.parametrize("name, edition, figures", [
+    ("hw5_vae", "uva", {"elbo", "samples_epoch_0", "samples_epoch_1", "samples_epoch_2"}),
+    ("hw5_vae", "ese546", {"updates", "reconstructions", "samples_epoch_2"}),
+    ("hw5_vae", "hw8", {"elbo", "samples_epoch_1", "samples_epoch_2"}),
+    ("hw5_gan", "uva", {"goal", "losses", "quality", "interpolation", "samples_epoch_0", "samples_epoch_1", "samples_epoch_2"}),
+])
+def test_every_edition_runs_whole(name, edition, figures, tmp_path, capsys):
+    assert MODULES[name].main(small(name, tmp_path, "--edition", edition)) == 0
+    assert {path.stem for path in tmp_path.glob("*.png")} == figures
+    metrics, warnings = json.loads((tmp_path / "metrics.json").read_text()), capsys.readouterr().err
+    assert all(isinstance(value, (int, float)) for key, value in metrics.items() if key.startswith(("test_", "loss_", "share_")))
+    assert ("400 images of some digits where 1000 were asked for" in warnings) == (edition == "ese546")
+    if name == "hw5_vae":
+        held_out = "validation" if edition == "uva" else "test"
+        history = rows(tmp_path)
+        assert float(history[0][f"{held_out}_elbo"]) < float(history[1][f"{held_out}_elbo"]), "the bound must rise"
+
+
+def test_the_editions_of_another_checkpoint_are_named(tmp_path, capsys):
+    assert hw5_vae.main(small("hw5_vae", tmp_path, "--edition", "hw8")) == 0
+    assert hw5_vae.main(small("hw5_vae", tmp_path, "--edition", "cs446", "--resume")) == 2
+    assert "--edition hw8, not cs446" in capsys.readouterr().err
+
+
 @both
 def test_evaluate_needs_a_checkpoint(name, tmp_path, capsys):
     assert MODULES[name].main(small(name, tmp_path, "--evaluate")) == 2
@@ -99,7 +123,7 @@ def test_a_loud_run_lists_what_it_wrote(name, tmp_path, capsys):
     printed = capsys.readouterr()
     for file in FILES[name]:
         assert str(tmp_path / "out" / file) in printed.out
-    assert "epoch 2/2" in printed.err and MODULES[name].__dict__[name[4:].upper()].shown[0] in printed.err
+    assert "epoch 2/2" in printed.err and {"hw5_vae": "train_elbo", "hw5_gan": "loss_d"}[name] in printed.err
 
 
 @both

@@ -1,5 +1,6 @@
 """hw5_gan: the networks against plainly written ones, both losses and their gradients, training and figures."""
 
+import copy
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import SAMPLE
 from torch import nn
 
 import hw5_gan
+import hw5_utils as utils
 from hw5_gan import GAN, DNet, GNet
 
 LOG2 = math.log(2)
@@ -408,6 +410,134 @@ def test_sampling_moves_no_random_numbers_of_training(tmp_path):
 def test_samples_are_drawn_every_ten_epochs_and_at_the_end(tmp_path):
     small_gan(tmp_path, limit=32).train(n_epochs=12, batch_size=32)
     assert {path.name for path in tmp_path.glob("*.png")} == {"goal.png", "samples_epoch_10.png", "samples_epoch_12.png"}
+
+
+# ---- edition uva
+
+
+def dense_gan(folder, limit=200, **settings):
+    gan = GAN(zdim=6, data_dir=SAMPLE, limit=limit, folder=folder, edition="uva")
+    gan.prepare(**{"batch_size": 20, "n_epochs": 2, **settings})
+    return gan
+
+
+def plain_dense_networks(zdim):
+    torch.manual_seed(2)
+    disc = nn.Sequential(nn.Linear(784, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1))
+    gen = nn.Sequential(
+        nn.Linear(zdim, 128), nn.LeakyReLU(0.2), nn.Linear(128, 256), nn.BatchNorm1d(256), nn.LeakyReLU(0.2),
+        nn.Linear(256, 512), nn.BatchNorm1d(512), nn.LeakyReLU(0.2), nn.Linear(512, 1024), nn.BatchNorm1d(1024), nn.LeakyReLU(0.2),
+        nn.Linear(1024, 784), nn.Tanh())
+    return disc, gen
+
+
+def test_dense_networks(tmp_path):
+    disc, gen = hw5_gan.DenseD(), hw5_gan.DenseG(100)
+    count = lambda network: sum(parameter.numel() for parameter in network.parameters())
+    assert count(disc) == 533_505 and count(gen) == 1_510_032
+    assert gen(torch.randn(2, 100)).shape == (2, 1, 28, 28) and disc(torch.zeros(2, 1, 28, 28)).shape == (2, 1)
+    for plain, ours in zip(plain_dense_networks(6), (lambda gan: (gan.disc, gan.gen))(dense_gan(tmp_path))):
+        for a, b in zip(plain.parameters(), ours.parameters(), strict=True):
+            assert torch.equal(a, b), "seed 2, then D, then G"
+
+
+def test_dense_training_is_the_plain_loop_with_the_generator_first(tmp_path):
+    """Twenty steps in double precision: z normal, pixels in [-1,1], the same fakes for both, G's update before D's."""
+    gan = dense_gan(tmp_path)
+    gan.disc.double(), gan.gen.double()
+    disc, gen = (network.double() for network in plain_dense_networks(6))
+    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), lr=2e-4) for network in (gen, disc))
+    bce, one, zero = nn.BCEWithLogitsLoss(), torch.ones(20, 1).double(), torch.zeros(20, 1).double()
+    shuffle, noise = torch.Generator().manual_seed(2), torch.Generator().manual_seed(2)
+    as_trained, normal = gan.as_trained, gan.noise
+    gan.as_trained, gan.noise = lambda x: as_trained(x).double(), lambda *args: normal(*args).double()
+    gan.fixed_z = gan.fixed_z.double()
+    for _ in range(2):
+        for indices in torch.randperm(200, generator=shuffle).split(20):
+            x = gan.train_images[indices].flatten(1).float().div(255).mul(2).sub(1).double()
+            fake = gen(torch.randn(20, 6, generator=noise).double())
+            optimizer_g.zero_grad()
+            bce(disc(fake), one).backward()
+            optimizer_g.step()
+            optimizer_d.zero_grad()
+            (0.5 * (bce(disc(x), one) + bce(disc(fake.detach()), zero))).backward()
+            optimizer_d.step()
+    assert sum(1 for row in gan.fit() if row is None) == 20
+    for ours, theirs in zip((*gan.disc.parameters(), *gan.gen.parameters()), (*disc.parameters(), *gen.parameters())):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)  # the images pass through single precision
+    for ours, theirs in zip(gan.gen.buffers(), gen.buffers()):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_batch_normalisation_samples_in_evaluation_mode_and_goes_back(tmp_path):
+    gan = dense_gan(tmp_path)
+    gan.gen(torch.randn(50, 6))  # moves the running statistics away from their start
+    before = [buffer.clone() for buffer in gan.gen.buffers()]
+    images = gan.generate(gan.fixed_z)
+    assert gan.gen.training and all(module.training for module in gan.gen.modules()), "the mode is restored"
+    assert all(torch.equal(a, b) for a, b in zip(before, gan.gen.buffers())), "sampling must not train"
+    torch.testing.assert_close(images[:1], gan.generate(gan.fixed_z[:1])), "an image does not depend on its batch"
+    assert 0 <= images.min() and images.max() <= 1
+    gan.gen.eval()
+    gan.sample(3)
+    assert not gan.gen.training
+
+
+def test_normal_noise():
+    z = hw5_gan.sample_z(20_000, 5, noise="normal")
+    assert z.mean().abs() < 0.02 and z.std().item() == pytest.approx(1, abs=0.02) and z.abs().max() > 3
+
+
+def test_images_of_both_editions_reach_their_whole_range(tmp_path):
+    for gan, low in ((small_gan(tmp_path), 0), (dense_gan(tmp_path), -1)):
+        x = gan.as_trained(gan.train_images[:20])
+        assert x.min() == low and x.max() == 1
+        assert gan._get_loss_d(20, x, gan.noise(20, gan.generators["z"])).isfinite()
+
+
+def test_interpolation_ends_at_digits_of_different_classes(tmp_path, judged):
+    gan = dense_gan(tmp_path)
+    real = hw5_gan.scale(judged.data[0])
+    gan.evaluator = judged.evaluator
+    gan.generate = lambda z: real[:1].expand(len(z), -1, -1, -1).clone() if len(z) == 9 else torch.cat(
+        [real[:1].expand(7, -1, -1, -1), real[judged.data[1] != judged.data[1][0]][:18]])
+    seen = []
+    gan.noise_seen = seen
+    generate = gan.generate
+    gan.generate = lambda z: seen.append(z) or generate(z)
+    assert gan.visualize_interpolation().shape == (28, 9 * 28 + 8 * 3)
+    line = seen[-1]
+    assert torch.equal(line[0], gan.fixed_z[0]) and torch.equal(line[8], gan.fixed_z[7]), "the first of another class is the eighth"
+    torch.testing.assert_close(line[4], (line[0] + line[8]) / 2)
+
+
+def test_samples_at_start_halfway_and_end(tmp_path):
+    dense_gan(tmp_path, limit=40).train(n_epochs=4, batch_size=20)
+    assert {path.name for path in tmp_path.glob("samples*")} == {f"samples_epoch_{epoch}.png" for epoch in (0, 2, 4)}
+    assert dense_gan(tmp_path).sample_grid().shape == (5 * 28 + 4 * 3, 5 * 28 + 4 * 3)
+
+
+def test_dense_training_resumes_exactly(tmp_path):
+    """Also the running statistics of the batch normalisation are part of the checkpoint."""
+    whole, first, second = (dense_gan(tmp_path) for _ in range(3))
+    list(whole.fit())
+    for step, _ in zip(range(13), first.fit()):  # ten steps and a row, then two of the second epoch
+        pass
+    utils.restore(second, copy.deepcopy(utils.snapshot(first, {}, [])), {}, "checkpoint")
+    list(second.fit())
+    for name, value in whole.gen.state_dict().items():
+        assert torch.equal(value, second.gen.state_dict()[name]), name
+    assert [row["loss_d"] for row in whole.progress["history"]] == [row["loss_d"] for row in second.progress["history"]]
+
+
+def test_flags_override_the_edition():
+    args = hw5_gan.parse_args(["--edition", "uva", "--epochs", "7"])
+    assert (args.n_epochs, args.zdim, args.batch_size, args.lr) == (7, 100, 64, 2e-4)
+
+
+def test_one_image_is_no_batch_for_batch_normalisation(tmp_path):
+    with pytest.raises(ValueError, match="batch_size 1: batch normalisation"):
+        dense_gan(tmp_path, batch_size=1).steps
 
 
 # ---- refusals

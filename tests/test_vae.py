@@ -249,7 +249,7 @@ def test_measure_reports_every_number(tmp_path, capsys):
     metrics = vae.measure()
     assert set(metrics) == {"test_elbo", "test_elbo_stderr", "test_reconstruction", "test_kl", "test_log_likelihood", "iwae_samples",
                             "test_log_likelihood_stderr", "test_log_likelihood_exact", "test_log_likelihood_exact_stderr",
-                            "test_log_likelihood_exact_error", "train_log_likelihood_exact"}
+                            "test_log_likelihood_exact_error", "train_log_likelihood_exact", "test_elbo_ignoring_z"}
     assert metrics["test_elbo"] == vae.evaluate()["test_elbo"]
     assert metrics["test_log_likelihood_exact"] - metrics["test_elbo"] == pytest.approx(
         vae.log_likelihood_exact(vae.test_images)[0].mean().item() - vae.evaluate()["test_elbo"])
@@ -427,7 +427,7 @@ def test_evaluation_sees_whole_images():
 
 def test_evaluation_changes_nothing_and_weighs_by_images():
     vae = small_vae()
-    vae.test_images = vae.data[2].repeat(2, 1)[:1300]  # one whole and one short batch
+    vae.test_images = vae.data["test"][0].repeat(2, 1)[:1300]  # one whole and one short batch
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     generator = vae.generators["z"].get_state()
     torch.manual_seed(5)
@@ -587,3 +587,184 @@ def test_course_weights_of_another_size_are_refused(tmp_path):
         small_vae(hidden_units=9, resume_training=True, **paths)
     with pytest.raises(ValueError, match="nowhere: no such file"):
         small_vae(resume_training=True, e_path="nowhere", d_path="nowhere")
+
+
+# ---- the other editions
+
+editions = pytest.mark.parametrize("edition", hw5_vae.EDITIONS)
+
+
+@pytest.mark.parametrize("edition, latent, hidden, data", [
+    ("cs446", 2, 500, 784), ("uva", 20, 500, 784), ("ese546", 8, 128, 196), ("hw8", 20, 400, 784)])
+def test_parameter_shapes(edition, latent, hidden, data):
+    shapes = {name: tuple(value.shape) for name, value in VAE(argparse.Namespace(edition=edition)).named_parameters()}
+    weights = {"encoder.fc1": (hidden, data), "encoder.fc2_mu": (latent, hidden), "encoder.fc2_sigma": (latent, hidden),
+               "decoder.fc1": (hidden, latent), "decoder.fc2": (data, hidden)}
+    assert shapes == {f"{name}.{kind}": shape for name, shape in weights.items() for kind, shape in (("weight", shape), ("bias", shape[:1]))}
+
+
+@editions
+def test_zero_network_of_every_edition(edition):
+    """p = 1/2 for every pixel, whatever x; q(z|x) = p(z) where the head is a log-variance, so that the KL is 0."""
+    vae = zero(small_vae(edition=edition))
+    x = vae.test_images[:50]
+    log_p_x, kl = vae.bound(x, vae.fresh_generator())
+    torch.testing.assert_close(log_p_x, torch.full((50,), -x.shape[1] * LOG2))
+    variance = LOG2**2 if edition == "uva" else 1.0  # softplus(0) = log 2
+    expected = vae.args.latent_dimension / 2 * (variance - 1 - math.log(variance))
+    assert kl.mean().item() == pytest.approx(expected, abs=1e-5)
+
+
+@editions
+def test_both_estimators_agree_in_the_mean(edition):
+    """Eq. 1 and Eq. 2 on a fixed model, 4,000 draws for one image."""
+    vae = small_vae(edition=edition)
+    x, values = vae.test_images[:1].expand(4000, -1), {}
+    for vae.args.kl in ("sampled", "analytic"):
+        log_p_x, kl = vae.bound(x, vae.fresh_generator())
+        values[vae.args.kl] = (log_p_x - kl)
+    exact, sampled = values["analytic"], values["sampled"]
+    assert (exact - sampled).mean().abs() < 4 * (exact - sampled).std() / math.sqrt(4000)
+    assert (exact - sampled).std() > 0.01, "the estimates of the KL vary"
+
+
+def test_kl_divergence_against_torch():
+    mu, variance = torch.randn(6, 4), torch.rand(6, 4) + 0.1
+    expected = D.kl_divergence(D.Normal(mu, variance.sqrt()), D.Normal(torch.zeros(4), torch.ones(4))).sum(1)
+    torch.testing.assert_close(hw5_vae.kl_divergence(mu, variance), expected)
+
+
+def test_reparameterize_takes_a_log_variance():
+    mu, logvar = torch.tensor([1.0, -2.0]).expand(50_000, 2), torch.tensor([0.0, 1.5]).expand(50_000, 2)
+    z = hw5_vae.reparameterize(mu, logvar)
+    torch.testing.assert_close(z.mean(0), mu[0], atol=0.03, rtol=0)
+    torch.testing.assert_close(z.var(0), logvar[0].exp(), rtol=0.03, atol=0)
+    assert torch.corrcoef(z.T)[0, 1].abs() < 0.02, "independent noise for every element"
+
+
+def test_a_scale_that_is_a_deviation_stays_positive():
+    encoder = Encoder(2, 3, 4, activation="relu", scale="deviation")
+    zero(encoder)
+    encoder.fc2_sigma.bias.data = torch.tensor([-3.0, 2.0])
+    _, variance = encoder(torch.rand(5, 4))
+    torch.testing.assert_close(variance, nn.functional.softplus(torch.tensor([-3.0, 2.0])).square().expand(5, 2))
+
+
+def test_two_draws_average_likelihoods_not_z():
+    vae = small_vae(edition="ese546", latent_dimension=2, hidden_units=30)
+    vae.decoder.fc1.weight.data *= 5  # far from linear, so that the order matters
+    x = vae.test_images[:20]
+    log_p_x, _ = vae.bound(x, vae.fresh_generator())
+    mu, variance = vae.encoder(x)
+    noise = vae.fresh_generator()
+    z = [hw5_vae.sample_diagonal_gaussian(mu, variance, noise) for _ in range(2)]
+    each = [hw5_vae.logpdf_bernoulli_logits(x, vae.decoder.logits(one)) for one in z]
+    torch.testing.assert_close(log_p_x, (each[0] + each[1]) / 2)
+    mean_z = hw5_vae.logpdf_bernoulli_logits(x, vae.decoder.logits((z[0] + z[1]) / 2))
+    assert (log_p_x - mean_z).abs().max() > 0.1, "else this test shows nothing"
+
+
+def test_prepare_pixels_by_hand():
+    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    images[0, :2, :4] = torch.tensor([[128, 128, 255, 255], [128, 128, 3, 0]])  # means 128 and 128.25
+    halved = hw5_vae.prepare_pixels(images, "halved")
+    assert halved.shape == (2, 196) and halved[0, :3].tolist() == [0, 1, 0], "1 where the mean of four exceeds 128"
+    gray, rounded = hw5_vae.prepare_pixels(images, "gray"), hw5_vae.prepare_pixels(images, "rounded")
+    assert gray[0, 2] == 1 and gray[0, 0].item() == pytest.approx(128 / 255) and rounded[0, 0] == 1 and rounded[0, 30] == 0
+
+
+def test_drawn_pixels_are_drawn_once_for_all():
+    images = torch.full((200, 28, 28), 51, dtype=torch.uint8)
+    torch.manual_seed(1)
+    first = hw5_vae.prepare_pixels(images, "drawn")
+    torch.manual_seed(2)
+    assert torch.equal(first, hw5_vae.prepare_pixels(images, "drawn"))
+    assert set(first.unique().tolist()) == {0.0, 1.0} and first.mean().item() == pytest.approx(51 / 255, abs=0.005)
+    assert (first[0] != first[1]).any()
+    same = [small_vae(edition="uva", seed=seed).train_images for seed in (1, 2)]
+    assert torch.equal(*same), "one draw, whatever the seed of the run"
+
+
+def test_first_of_each_digit(capsys):
+    digits = torch.tensor([3, 1, 3, 3, 0, 1, *range(10)])
+    images = torch.arange(16.0)[:, None]
+    chosen, labels = hw5_vae.first_of_each_digit(images, torch.eye(10)[digits], 1)
+    assert chosen.flatten().tolist() == [0, 1, 4, 8, 10, 11, 12, 13, 14, 15] and capsys.readouterr().err == ""
+    assert labels.argmax(1).tolist() == digits[chosen.flatten().long()].tolist()
+    chosen, _ = hw5_vae.first_of_each_digit(images, torch.eye(10)[digits], 2)
+    assert len(chosen) == 13 and capsys.readouterr().err == "1 images of some digits where 2 were asked for: using all there are.\n"
+
+
+def test_images_of_every_edition(capsys):
+    """The sample has 4,000 training images, 400 of each digit, and 1,000 test images."""
+    sizes = {edition: len(VAE(argparse.Namespace(edition=edition, data_dir=SAMPLE)).train_images) for edition in hw5_vae.EDITIONS}
+    assert sizes == {"cs446": 4000, "uva": 3334, "ese546": 4000, "hw8": 4000}
+    assert capsys.readouterr().err.count("\n") == 1, "fewer images per digit than asked: one line"
+    vae = VAE(argparse.Namespace(edition="ese546", train_size=200, data_dir=SAMPLE))
+    assert vae.train_labels.sum(0).tolist() == [20] * 10 and vae.train_images.shape == (200, 196)
+
+
+def test_validation_images_never_train():
+    weights = []
+    for spoiled in (False, True):
+        torch.manual_seed(1)
+        vae = VAE(argparse.Namespace(edition="uva", hidden_units=8, num_epoches=1, train_size=10**6, data_dir=SAMPLE))
+        assert len(vae.held_out_images) == 666 and len(vae.train_images) == 3334
+        if spoiled:
+            vae.held_out_images.fill_(0.5)
+        history = [row for row in vae.fit() if row]
+        weights.append([value.clone() for value in vae.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights))
+    assert "validation_elbo" in history[0] and "test_elbo" not in history[0], "no epoch looks at the test images"
+
+
+def test_manifold_has_no_infinite_border_and_the_right_order(tmp_path):
+    vae = small_vae(edition="uva", latent_dimension=2)
+    vae.folder = tmp_path
+    grid = vae.visualize_manifold()
+    assert grid.shape == (617, 617) and np.isfinite(grid).all()
+    quantile = lambda u: D.Normal(0, 1).icdf(torch.tensor(u)).item()
+    with torch.no_grad():
+        for row, column in ((0, 0), (19, 0), (4, 11)):
+            z = torch.tensor([[quantile((column + 0.5) / 20), quantile((19 - row + 0.5) / 20)]])
+            np.testing.assert_allclose(grid[31 * row :][:28, 31 * column :][:, :28], vae.decoder(z).view(28, 28), atol=1e-5)
+    assert small_vae(edition="uva").visualize_manifold() is None, "only a plane of latents can be shown"
+
+
+def test_small_images_are_shown_at_twice_their_size(tmp_path):
+    vae = small_vae(edition="ese546", limit=100)
+    vae.folder = tmp_path
+    grid = vae.visualize_reconstructions()
+    assert grid.shape == (8 * 28 + 7 * 3, 2 * 28 + 3)
+    np.testing.assert_array_equal(grid[31:59:2, :28:2], vae.test_images[1].view(14, 14))
+    np.testing.assert_array_equal(grid[31:59:2, :28:2], grid[32:59:2, 1:28:2])
+
+
+def test_curves_over_updates(tmp_path):
+    vae = small_vae(edition="ese546", limit=1000, num_epoches=4)  # 32 updates an epoch
+    vae.folder = tmp_path
+    vae.train()
+    updates, checks = vae.progress["updates"], vae.progress["checks"]
+    assert len(updates) == 128 and [update for update, _ in checks] == [100]
+    epoch = vae.progress["history"][0]
+    weights = [32] * 31 + [8]
+    for column, part in enumerate(("reconstruction", "kl")):
+        mean = sum(weight * update[column] for weight, update in zip(weights, updates)) / 1000
+        assert mean == pytest.approx(epoch[f"train_{part}"], rel=1e-4)
+    assert -196 * LOG2 < checks[0][1] < 0, "log-likelihood, with its true sign"
+    assert vae.visualize_updates() is updates
+
+
+@pytest.mark.parametrize("edition, epochs", [("uva", {0, 2, 4}), ("hw8", {1, 2, 3, 4}), ("ese546", {4}), ("cs446", set())])
+def test_samples_at_the_epochs_that_the_edition_asks_for(edition, epochs, tmp_path):
+    vae = small_vae(edition=edition, limit=40, num_epoches=4)
+    vae.folder = tmp_path
+    vae.train()
+    assert {path.name for path in tmp_path.glob("samples*")} == {f"samples_epoch_{epoch}.png" for epoch in epochs}
+
+
+def test_flags_override_the_edition():
+    args = hw5_vae.parse_args(["--edition", "uva", "--latent_dimension", "2"])
+    assert (args.latent_dimension, args.num_epoches, args.batch_size, args.lr) == (2, 40, 128, 1e-3)
+    args = hw5_vae.parse_args(["--epochs", "3", "--edition=hw8"])
+    assert (args.num_epoches, args.hidden_units, args.train_size) == (3, 400, 60_000)
