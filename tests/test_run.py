@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLE
 from test_cli import MODULES, both, rows, small
 from test_utils import mirror  # noqa: F401, a fixture
 

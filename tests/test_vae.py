@@ -251,6 +251,8 @@ def test_measure_reports_every_number(tmp_path, capsys):
                             "test_log_likelihood_stderr", "test_log_likelihood_exact", "test_log_likelihood_exact_stderr",
                             "test_log_likelihood_exact_error", "train_log_likelihood_exact", "test_elbo_ignoring_z"}
     assert metrics["test_elbo"] == vae.evaluate()["test_elbo"]
+    ignoring = [hw5_vae.logpdf_bernoulli(vae.test_images, p).mean() for p in (vae.train_images.mean(0) * 0.98 + 0.01, torch.full((784,), 0.13))]
+    assert metrics["test_elbo_ignoring_z"] == pytest.approx(ignoring[0].item(), abs=2) and metrics["test_elbo_ignoring_z"] > ignoring[1]
     assert metrics["test_log_likelihood_exact"] - metrics["test_elbo"] == pytest.approx(
         vae.log_likelihood_exact(vae.test_images)[0].mean().item() - vae.evaluate()["test_elbo"])
     assert (tmp_path / "gap.png").exists() and "collapse" in capsys.readouterr().err, "an untrained model ignores z"
