@@ -336,6 +336,8 @@ class GAN:
         """uint8 [N,1,28,28]; a batch of them becomes float in [0,1] when it is used."""
         return self.data[0]
 
+    train_data = train_images
+
     @property
     def steps(self):
         """Whole minibatches of an epoch; the rest of the images, another each time, is left out."""

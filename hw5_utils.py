@@ -248,17 +248,19 @@ def set_edition(parser, argv, editions, default):
     parser.set_defaults(**editions.get(only.parse_known_args(argv)[0].edition, {}))
 
 
-def parse_run_args(parser, argv=None):
+def parse_run_args(parser, argv=None, images=True):
     """Parse with the flags that every script shares; refuse values outside the range that a flag's metavar states.
 
-    A metavar such as "1..100000" is both the help text and the check. `--device auto` is resolved here.
+    A metavar such as "1..100000" is both the help text and the check. `--device auto` is resolved here. With images=False
+    there are no --data_dir and --limit: for a script that makes its own data.
     """
     folder = HERE / "outputs" / Path(parser.prog).stem.removeprefix("hw5_")
     run = parser.add_argument_group("run")
     run.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
-    run.add_argument("--data_dir", type=Path, default=HERE / "data", help="folder of the four MNIST files")
+    if images:
+        run.add_argument("--data_dir", type=Path, default=HERE / "data", help="folder of the four MNIST files")
+        run.add_argument("--limit", type=int, metavar="1..60000", help="train on the first N images only")
     run.add_argument("--output_dir", type=Path, default=folder, help="folder for all results")
-    run.add_argument("--limit", type=int, metavar="1..60000", help="train on the first N images only")
     run.add_argument("--evaluate", action="store_true", help="measure the checkpoint in the output folder again, without training")
     run.add_argument("--deterministic", action="store_true", help="refuse operations whose result can differ between two runs "
                      "on the same machine; on a CPU none do at the same number of threads")
@@ -341,8 +343,10 @@ def load_tensors(path):
     try:
         with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums that it writes
             damaged = archive.testzip()
+            # A content marked as a folder is one that torch does not read: its tensor would be whatever lay in memory
+            damaged = damaged or next((entry.filename for entry in archive.infolist() if entry.external_attr & 0x10), None)
         if damaged:
-            raise Fault(f"checksum of {damaged} differs")
+            raise Fault(f"{damaged} is not as it was written")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -452,7 +456,7 @@ class RunFolder:
             names = {Path(name).name for name in load_tensors(self.path / "checkpoint.pt")["files"]}
         except (Fault, KeyError, TypeError):  # damaged: its own list cannot be read
             names = set()
-        names |= {path.name for path in self.path.glob("*.png")} | {"history.csv", "training.gif"}
+        names |= {path.name for path in self.path.glob("*.png")} | {"history.csv", "training.gif", "sampling.gif"}
         for name in names - {"checkpoint.pt"}:
             if (self.path / name).exists():
                 shutil.move(self.path / name, target / name)
@@ -499,7 +503,8 @@ def lock_file(file):
 
 # ---------------------------------------------------------------------------------------------------- a run
 
-NOT_SETTINGS = {"command", "data_dir", "output_dir", "quiet", "resume_training", "evaluate", "e_path", "d_path", "iwae_samples"}
+NOT_SETTINGS = {"command", "data_dir", "output_dir", "quiet", "resume_training", "evaluate", "e_path", "d_path", "iwae_samples",
+                "samples", "langevin_steps", "langevin_eps"}
 
 
 def snapshot(model, settings, names):
@@ -519,7 +524,7 @@ def restore(model, state, settings, path):
         for name, value in settings.items():
             saved = state["settings"].get(name)
             if saved != value:
-                what = "other images" if name == "images" else f"--{name} {saved}, not {value}"
+                what = "other training data" if name == "data" else f"--{name} {saved}, not {value}"
                 raise Fault(f"{path}: belongs to a run with {what}; use the same to resume, or leave out --resume")
         for name, part in model.parts.items():
             part.load_state_dict(state["parts"][name])
@@ -547,7 +552,8 @@ def run(args, build):
       progress     a dict of plain values and tensors, among them "epoch", "step" and "history"
       parts        {name: network or optimizer}, each with state_dict() and load_state_dict()
       generators   {name: torch.Generator} that training draws from
-      train_images, epochs, steps (per epoch), visualize() and measure(), which returns a dict of plain values
+      train_data   the tensor that it learns from
+      epochs, steps (per epoch), visualize() and measure(), which returns a dict of plain values
     """
     say = (lambda line: None) if args.quiet else print
     program = args.command.split()[1]
@@ -562,7 +568,7 @@ def run(args, build):
             fresh = {"resume_training": args.resume_training and state is None}  # a checkpoint holds all weights
             model = build(argparse.Namespace(**{**vars(args), **fresh}), folder.path)
             settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
-            settings["images"] = zlib.crc32(np.ascontiguousarray(model.train_images.cpu()))
+            settings["data"] = zlib.crc32(np.ascontiguousarray(model.train_data.cpu()))
             steps = model.steps  # with the data, the last of what can be wrong: until here no file is touched
             if state is None:
                 if args.resume_training:

@@ -283,6 +283,10 @@ class VAE(nn.Module):
     def train_images(self):
         return self.data["train"][0]
 
+    @property
+    def train_data(self):
+        return self.train_images
+
     @cached_property
     def train_labels(self):
         return self.data["train"][1]

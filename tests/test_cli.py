@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT, SAMPLE, run_script, small_sample
 
+import hw5_diffusion
 import hw5_gan
 import hw5_utils as utils
 import hw5_vae
@@ -21,19 +22,25 @@ FILES = {
                 "checkpoint.pt"},
     "hw5_gan": {"goal.png", "samples_epoch_2.png", "losses.png", "history.csv", "metrics.json", "checkpoint.pt", "training.gif",
                 "classifier.pt", "best.pt", "quality.png"},
+    "hw5_diffusion": {"data.png", "score_field.png", "samples.png", "trajectories.png", "history.csv", "metrics.json",
+                      "checkpoint.pt", "sampling.gif"},
 }
 COLUMNS = {
     "hw5_vae": "epoch,train_elbo,train_reconstruction,train_kl,test_elbo,test_reconstruction,test_kl,seconds",
     "hw5_gan": "epoch,loss_d,loss_g,d_real,d_fake,frechet_train,seconds",
+    "hw5_diffusion": "epoch,loss,average_loss,score_error,seconds",
 }
-MODULES = {"hw5_vae": hw5_vae, "hw5_gan": hw5_gan}
-both = pytest.mark.parametrize("name", MODULES)
+MODULES = {"hw5_vae": hw5_vae, "hw5_gan": hw5_gan, "hw5_diffusion": hw5_diffusion}
+each = pytest.mark.parametrize("name", MODULES)
+both = pytest.mark.parametrize("name", ["hw5_vae", "hw5_gan"])  # that train on MNIST
 
 
 def small(name, folder, *more):
     """Arguments of a run of two epochs that takes a second."""
-    sizes = {"hw5_gan": ["--batch_size", 32], "hw5_vae": ["--hidden_units", 50, "--latent_dimension", 3, "--iwae_samples", 2]}[name]
-    return [str(word) for word in ["--data_dir", small_sample(), "--epochs", 2, "--quiet", "--output_dir", folder, *sizes, *more]]
+    data = [] if name == "hw5_diffusion" else ["--data_dir", small_sample()]
+    sizes = {"hw5_gan": ["--batch_size", 32], "hw5_vae": ["--hidden_units", 50, "--latent_dimension", 3, "--iwae_samples", 2],
+             "hw5_diffusion": ["--batch_size", 10, "--samples", 30, "--langevin_steps", 2]}[name]
+    return [str(word) for word in [*data, "--epochs", 2, "--quiet", "--output_dir", folder, *sizes, *more]]
 
 
 def rows(folder):
@@ -48,7 +55,7 @@ def test_every_script_with_a_main_guard_has_an_end_to_end_run():
 # ---- whole runs
 
 
-@both
+@each
 def test_run_from_the_shell(name, tmp_path):
     folder = tmp_path / "a" / "b"
     done = run_script(f"{name}.py", *small(name, folder), cwd=tmp_path)
@@ -58,8 +65,8 @@ def test_run_from_the_shell(name, tmp_path):
     assert (folder / "history.csv").read_text().splitlines()[0] == COLUMNS[name]
     metrics, history = json.loads((folder / "metrics.json").read_text()), rows(folder)
     assert [row["epoch"] for row in history] == ["1", "2"]
-    assert metrics["seed"] == {"hw5_vae": 1234, "hw5_gan": 2}[name] and metrics["device"] in ("cpu", "cuda", "mps")
-    assert metrics["command"].startswith(f"python {name}.py --data_dir") and metrics["threads"] >= 1
+    assert metrics["seed"] == {"hw5_vae": 1234, "hw5_gan": 2, "hw5_diffusion": 446}[name] and metrics["device"] in ("cpu", "cuda", "mps")
+    assert metrics["command"].startswith(f"python {name}.py --") and metrics["threads"] >= 1
     if name == "hw5_vae":
         assert float(history[0]["test_elbo"]) < float(history[1]["test_elbo"]), "the bound must rise"
         assert metrics["test_elbo"] == pytest.approx(float(history[1]["test_elbo"]))
@@ -104,7 +111,21 @@ def test_the_editions_of_another_checkpoint_are_named(tmp_path, capsys):
     assert "--edition hw8, not cs446" in capsys.readouterr().err
 
 
-@both
+def test_diffusion_is_measured_again(tmp_path):
+    """Of the other edition: --evaluate says the same of the checkpoint again, and can draw another number of samples."""
+    line = small("hw5_diffusion", tmp_path, "--edition", "s24", "--epochs", 1)
+    assert hw5_diffusion.main(line) == 0
+    before = json.loads((tmp_path / "metrics.json").read_text())
+    assert before["optimal_loss"] < before["average_loss"] and before["score_error"] > 0
+    assert hw5_diffusion.main([*line, "--evaluate"]) == 0
+    after = json.loads((tmp_path / "metrics.json").read_text())
+    assert after.pop("command") == before.pop("command") + " --evaluate" and after == before
+    assert hw5_diffusion.main([*line, "--evaluate", "--samples", "40"]) == 0
+    more = json.loads((tmp_path / "metrics.json").read_text())
+    assert more["sliced_wasserstein"] != before["sliced_wasserstein"] and more["cosine_0.0100"] == before["cosine_0.0100"]
+
+
+@each
 def test_evaluate_needs_a_checkpoint(name, tmp_path, capsys):
     assert MODULES[name].main(small(name, tmp_path, "--evaluate")) == 2
     assert "checkpoint.pt: no such file" in capsys.readouterr().err
@@ -116,14 +137,14 @@ def test_train_size(tmp_path):
     assert len(hw5_vae.VAE(hw5_vae.parse_args(["--train_size", "150", "--data_dir", str(SAMPLE)])).train_images) == 150
 
 
-@both
+@each
 def test_a_loud_run_lists_what_it_wrote(name, tmp_path, capsys):
     arguments = [word for word in small(name, tmp_path / "out") if word != "--quiet"]
     assert MODULES[name].main(arguments) == 0
     printed = capsys.readouterr()
     for file in FILES[name]:
         assert str(tmp_path / "out" / file) in printed.out
-    assert "epoch 2/2" in printed.err and {"hw5_vae": "train_elbo", "hw5_gan": "loss_d"}[name] in printed.err
+    assert "epoch 2/2" in printed.err and {"hw5_vae": "train_elbo", "hw5_gan": "loss_d", "hw5_diffusion": "loss"}[name] in printed.err
 
 
 @both
@@ -145,6 +166,8 @@ def test_defaults_are_the_homeworks():
     expected = dict(num_epoches=200, batch_size=100, hidden_units=500, latent_dimension=2, data_dimension=784, seed=1234,
                     lr=1e-3, resume_training=False)
     assert {name: args[name] for name in expected} == expected
+    args = vars(hw5_diffusion.parse_args([]))
+    assert (args["edition"], args["word"], args["langevin_steps"], args["langevin_eps"]) == ("cs446", "CS446", 100, 2e-5)
     args = vars(hw5_gan.parse_args([]))
     expected = dict(n_epochs=100, iter_d=1, iter_g=1, batch_size=256, lr=0.0002, zdim=64, seed=2)
     assert {name: args[name] for name in expected} == expected
@@ -152,7 +175,7 @@ def test_defaults_are_the_homeworks():
     assert hw5_vae.parse_args(["--num_epoches", "3"]).num_epoches == hw5_vae.parse_args(["--epochs", "3"]).num_epoches == 3
 
 
-@both
+@each
 def test_help_shows_every_default(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         MODULES[name].main(["--help"])
@@ -164,13 +187,12 @@ def test_help_shows_every_default(name, capsys):
 # ---- refusals: one line, exit code 2, no traceback
 
 
-@both
+@each
 @pytest.mark.parametrize("arguments, words", [
     (["--epochs", "0"], "--epochs: 0 is outside 1..100000"),
     (["--batch_size", "-5"], "--batch_size: -5 is outside 1..60000"),
     (["--lr", "nan"], "--lr: nan is outside 1e-7..1"),
     (["--seed", "-1"], "--seed: -1 is outside 0..4294967295"),
-    (["--limit", "0"], "--limit: 0 is outside 1..60000"),
     (["--epochs", "two"], "--epochs"),
     (["--device", "abacus"], "--device"),
     (["--edition", "mine"], "--edition"),
@@ -184,8 +206,29 @@ def test_arguments_out_of_range(name, arguments, words, capsys):
     assert words in message and message.count("\n") == 1
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that should be absent")
 @both
+def test_limit_out_of_range(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        MODULES[name].main(["--limit", "0"])
+    assert stopped.value.code == 2 and "--limit: 0 is outside 1..60000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--limit", "5"], "unrecognized arguments: --limit"),
+    (["--data_dir", "data"], "unrecognized arguments: --data_dir"),
+    (["--langevin_eps", "0.001"], "--langevin_eps: 0.001 is outside 1e-9..1e-4"),
+    (["--samples", "0"], "--samples: 0 is outside 1..100000"),
+    (["--ema_decay", "1"], "--ema_decay: 1.0 is outside 0..0.99999"),
+])
+def test_arguments_of_the_diffusion_script(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        hw5_diffusion.main(arguments)
+    message = capsys.readouterr().err
+    assert stopped.value.code == 2 and words in message and message.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device that should be absent")
+@each
 def test_absent_device(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         MODULES[name].main(["--device", "cuda"])
@@ -253,7 +296,7 @@ assert hw5_vae.main(["--epochs", "1", "--hidden_units", "20"]) == 0
 # ---- habits
 
 
-@pytest.mark.parametrize("name", ["hw5_utils", "hw5_vae", "hw5_gan"])
+@pytest.mark.parametrize("name", ["hw5_utils", *MODULES])
 def test_importing_does_nothing(name, tmp_path):
     """No parsing, seeding, file access or slow imports."""
     program = (f"import random, sys, torch; state = torch.get_rng_state(); sys.argv = ['x', '--nonsense']; import {name}; "
@@ -265,15 +308,15 @@ def test_importing_does_nothing(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@both
+@each
 def test_no_pyplot_and_no_import_of_siblings(name):
     tree = ast.parse((ROOT / f"{name}.py").read_text())
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not imported & {"matplotlib.pyplot", "hw5_vae", "hw5_gan"}
+    assert not imported & {"matplotlib.pyplot", *MODULES}
 
 
-@both
+@each
 def test_readme_lists_every_flag(name, capsys):
     readme = (ROOT / "README.md").read_text()
     with pytest.raises(SystemExit):

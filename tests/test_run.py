@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import MODULES, both, rows, small
+from test_cli import MODULES, both, each, rows, small
 from test_utils import mirror  # noqa: F401, a fixture
 
 import hw5_utils as utils
@@ -26,10 +26,10 @@ import hw5_vae
 
 # Processes that have torch imported but have computed nothing start at once and are as real as any other.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["hw5_vae", "hw5_gan", "matplotlib.figure", "matplotlib.backends.backend_agg",
+processes.set_forkserver_preload([*MODULES, "matplotlib.figure", "matplotlib.backends.backend_agg",
                                   "torch._dynamo"])  # which the first optimizer imports
 
-EPOCHS = {"hw5_vae": 20, "hw5_gan": 5}
+EPOCHS = {"hw5_vae": 20, "hw5_gan": 5, "hw5_diffusion": 5}
 
 
 def enter(name, arguments, errors, file_size=None, user=None):
@@ -114,7 +114,7 @@ def references(tmp_path_factory):
 
 
 @pytest.mark.slow
-@both
+@each
 def test_kill_at_20_random_moments_and_resume(name, tmp_path, references):
     reference, seconds = references(name)
     rng, kills, run = random.Random(0), 0, 0
@@ -133,7 +133,7 @@ def test_kill_at_20_random_moments_and_resume(name, tmp_path, references):
     print(f"{name}: {kills} kills survived in {run} runs")
 
 
-@both
+@each
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stop_and_resume(name, number, code, tmp_path, references):
     reference, _ = references(name)
@@ -142,7 +142,8 @@ def test_stop_and_resume(name, number, code, tmp_path, references):
     wait_for(folder / "checkpoint.pt")
     child.signal(number)
     assert child.wait() == code, child.message()
-    figures = {"hw5_vae": {"data_space.png", "elbo.png"}, "hw5_gan": {"losses.png", "training.gif"}}[name]
+    figures = {"hw5_vae": {"data_space.png", "elbo.png"}, "hw5_gan": {"losses.png", "training.gif"},
+               "hw5_diffusion": {"score_field.png", "sampling.gif"}}[name]
     written = {path.name for path in folder.iterdir()}
     assert figures | {"checkpoint.pt", "history.csv"} <= written and "metrics.json" not in written
     assert Child(name, arguments(name, folder, "--resume")).wait() == 0
@@ -337,7 +338,7 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path, capsys):
     (["--epochs", 3], "--num_epoches 2, not 3"),
     (["--seed", 5], "--seed 1234, not 5"),
     (["--hidden_units", 51], "--hidden_units 50, not 51"),
-    (["--limit", 300], "--limit 400, not 300"),
+    (["--limit", 300], "--limit None, not 300"),
     (["--lr", 0.01], "--lr 0.001, not 0.01"),
 ])
 def test_resume_with_other_settings_is_refused(more, words, tmp_path, capsys):
@@ -353,7 +354,7 @@ def test_resume_with_other_images_is_refused(tmp_path, tiny_mnist, capsys):
     folder = tmp_path / "out"
     assert hw5_vae.main(small("hw5_vae", folder)) == 0
     assert hw5_vae.main(small("hw5_vae", folder, "--resume", "--data_dir", tiny_mnist)) == 2
-    assert "other images" in capsys.readouterr().err
+    assert "other training data" in capsys.readouterr().err
 
 
 def test_resume_of_the_other_scripts_run_is_refused(tmp_path, capsys):
@@ -415,6 +416,16 @@ def test_flipped_bits_in_a_checkpoint_change_nothing_or_are_refused(checkpoint, 
         except utils.Fault:
             refused += 1
     assert refused > len(positions) / 2
+
+
+def test_a_content_marked_as_a_folder_is_refused(checkpoint, tmp_path):
+    """One flipped bit in the list of contents: torch would then hand out uninitialised memory as weights."""
+    good, path, start = checkpoint.read_bytes(), tmp_path / "checkpoint.pt", 0
+    while (start := good.find(b"PK\x01\x02", start + 1)) > 0:
+        position = start + 38  # the lowest byte of its external attributes
+        path.write_bytes(good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :])
+        with pytest.raises(utils.Fault, match="not as it was written"):
+            utils.load_tensors(path)
 
 
 def test_a_damaged_checkpoint_is_named_and_kept(checkpoint, tmp_path, capsys):
