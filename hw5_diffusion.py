@@ -74,7 +74,7 @@ def draw_word(word, count, generator, height, width, centre=0.0):
     extent = high - low
     tall = max(extent[1], 0.7)  # a dash is not to fill the canvas
     scale = min(height[1] / tall, width / extent[0])
-    if scale * tall < height[0]:
+    if scale * tall < height[0] * (1 - 1e-9):  # but for rounding
         raise utils.Fault(f"--word {word!r}: too long, {extent[0] / tall:.1f} times as wide as high where the canvas has room "
                           f"for {width / height[0]:g}; use fewer letters")
 
@@ -549,6 +549,9 @@ def parse_args(argv=None):
     flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")
     parser.set_defaults(**DEFAULTS)
     args = utils.parse_run_args(parser, argv, images=False)
+    if args.samples * args.langevin_steps > 5e7:
+        parser.error(f"--samples {args.samples} with --langevin_steps {args.langevin_steps}: more than 4 GB, for all steps are kept; "
+                     "use less of either")
     args.n_epochs = args.n_epochs or EDITIONS[args.edition]["n_epochs"]
     return args
 

@@ -12,6 +12,7 @@ README.md maps the questions to the functions below.
 import argparse
 import copy
 import math
+import sys
 import time
 import zlib
 from contextlib import suppress
@@ -102,7 +103,7 @@ def frechet_distance(a, b):
 
 
 def inception_score(log_p):
-    """exp E[KL(p(y|x) || p(y))] for log p(y|x) [N,C], in 1..C: high where each x is clear and all y occur (Salimans et al. 2016)."""
+    """exp E[KL(p(y|x) || p(y))] for log p(y|x) [N,C] (Salimans et al. 2016): from 1 to C, if all are clear and all y occur."""
     log_p_y = log_p.logsumexp(0) - math.log(len(log_p))
     return (log_p.exp() * (log_p - log_p_y)).sum(1).mean().exp()
 
@@ -246,7 +247,7 @@ class Evaluator:
         with torch.random.fork_rng(devices=[]):  # the same classifier for every seed of the run
             torch.manual_seed(0)
             self.classifier = Classifier().to(images.device, memory_format=torch.channels_last)
-        self.checksum = zlib.crc32(np.ascontiguousarray(images.cpu()), zlib.crc32(np.ascontiguousarray(digits)))
+        self.checksum = zlib.crc32(np.ascontiguousarray(images.cpu()), zlib.crc32(np.ascontiguousarray(digits.cpu())))
 
     def prepare(self, epochs=3, batch_size=128, lr=3e-3):
         """Read the classifier or train it, with a rate that falls to 0; a generator, to be interrupted after each step."""
@@ -258,7 +259,8 @@ class Evaluator:
                 return
         optimizer = torch.optim.Adam(self.classifier.parameters(), lr=lr)
         generator, steps = torch.Generator().manual_seed(0), epochs * math.ceil(len(self.images) / batch_size)
-        batches = (batch for _ in range(epochs) for batch in torch.randperm(len(self.images), generator=generator).split(batch_size))
+        orders = (torch.randperm(len(self.images), generator=generator) for _ in range(epochs))
+        batches = (batch for order in orders for batch in order.split(batch_size))
         for step, indices in enumerate(batches):
             optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
             loss = F.cross_entropy(self.classifier(scale(self.images[indices])), self.digits[indices])
@@ -352,6 +354,10 @@ class GAN:
         images = scale(images)
         return images if self.edition.darkest == 0 else 2 * images - 1
 
+    def in_unit(self, images):
+        """Images in the edition's range of values as images in [0,1]."""
+        return images if self.edition.darkest == 0 else (images + 1) / 2
+
     @property
     def sample_epochs(self):
         """The epochs after which a grid of samples is drawn; 0 is before the first."""
@@ -363,8 +369,7 @@ class GAN:
 
     def _get_loss_d(self, batch_size, batch_data, z):
         """The discriminator's loss, a scalar; batch_data [B,1,28,28] real images in [darkest,1], z [B,zdim]. G gets no gradient."""
-        check_unit("batch_data", (batch_data - self.edition.darkest) / (1 - self.edition.darkest) if self.edition.darkest else batch_data,
-                   1, 28, 28)
+        check_unit("batch_data", self.in_unit(batch_data), 1, 28, 28)
         fake = self.gen(z).detach()
         return discriminator_loss(self.disc(batch_data), self.disc(fake))
 
@@ -407,7 +412,7 @@ class GAN:
         if self.evaluator:
             for _ in self.evaluator.prepare():
                 yield {}
-        if not progress["history"]:
+        if progress["epoch"] == progress["step"] == 0:
             self.visualize_goal()
             if 0 in self.sample_epochs:
                 self.visualize_samples()
@@ -459,17 +464,17 @@ class GAN:
         gen.eval()
         images = torch.cat([gen(part) for part in z.split(1000)])
         gen.train(training)
-        return images if self.edition.darkest == 0 else (images + 1) / 2
+        return self.in_unit(images)
 
-    def sample(self, count, gen=None):
-        """`count` generated images [N,1,28,28] in [0,1], from noise that is the same at every call."""
-        return self.generate(self.noise(count, torch.Generator().manual_seed(self.seed + 1)), gen)
+    def sample(self, count, offset, gen=None):
+        """`count` generated images [N,1,28,28] in [0,1], from noise that is the same at every call with the same offset."""
+        return self.generate(self.noise(count, torch.Generator().manual_seed(self.seed + offset)), gen)
 
     def keep_best(self):
         """The Frechet distance of samples to the training images; keeps in best.pt the generator for which it is smallest."""
         if not self.evaluator:
             return {}
-        samples = self.sample(min(5000, len(self.train_images)))
+        samples = self.sample(min(5000, len(self.train_images)), offset=1)
         if not samples.isfinite().all():
             raise FloatingPointError(f"epoch {self.progress['epoch'] + 1}: samples of G are not finite; try a smaller --lr")
         distance = frechet_distance(self.evaluator.look(samples)[0], self.evaluator.train_features).item()
@@ -483,8 +488,9 @@ class GAN:
     def measure(self):
         """The last epoch's means: losses in nats, and D's mean probability of "real" for real and for generated images.
 
-        With an evaluator also how samples of the best generator, as many as there are test images, resemble these: in
-        `..._real` the same of real images instead of samples. Draws quality.png.
+        With an evaluator also how samples of the best generator, as many as there are test images, resemble these; in
+        `..._real` how one half of the test images resembles the other, which is a little worse than it would be of whole
+        sets. Draws quality.png.
         """
         metrics = {name: self.progress["history"][-1][name] for name in self.shown} if self.progress["history"] else {}
         if not self.evaluator:
@@ -498,10 +504,12 @@ class GAN:
         if best:
             gen.load_state_dict(best["gen"])
             metrics["best_epoch"] = best["epoch"]
-        samples = self.sample(len(test_images), gen)
-        seen, last, real = map(evaluator.look, (samples, self.sample(len(test_images)), test_images))
-        order = torch.randperm(len(test_images), generator=torch.Generator().manual_seed(self.seed))  # MNIST's second half is easier
-        first, second = zip(*(part[order].chunk(2) for part in real))
+        samples, last_samples = (self.sample(len(test_images), 2, each) for each in (gen, self.gen))  # not what chose the epoch
+        seen, last, real = map(evaluator.look, (samples, last_samples, test_images))
+        # Halves at random, for the second half of MNIST's test images is easier than the first
+        order = torch.randperm(len(test_images), generator=torch.Generator().manual_seed(self.seed))
+        half = max(1, len(order) // 2)
+        first, second = ([part[chosen] for part in real] for chosen in (order[:half], order[-half:]))
         metrics |= evaluator.compare(seen, real)
         metrics |= {f"{name}_real": value for name, value in evaluator.compare(first, second).items()}
         metrics["frechet_distance_last"] = frechet_distance(last[0], real[0]).item()
@@ -572,7 +580,7 @@ class GAN:
         return grid
 
     def visualize_interpolation(self):
-        """1x9 grid [28,276]: two generated digits, of different classes if there is an evaluator, and seven steps between their z."""
+        """1x9 grid [28,276]: two generated digits, of different classes if there is an evaluator, and seven between their z."""
         z, other = self.fixed_z, 1
         if self.evaluator:
             classes = self.evaluator.look(self.generate(z))[1].argmax(1)
@@ -652,6 +660,9 @@ def main(argv=None):
     args = parse_args(argv)
     if hasattr(utils, "run"):
         return utils.run(args, build)
+    if args.edition != DEFAULTS["edition"]:
+        print(f"hw5_gan.py: --edition {args.edition} needs this project's own hw5_utils.py beside it", file=sys.stderr)
+        return 2
     gan = GAN(args.zdim, args.seed)
     gan.train(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
     gan.visualize_history()

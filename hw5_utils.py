@@ -244,7 +244,7 @@ def check_unit(name, values, *shape):
 def set_edition(parser, argv, editions, default):
     """Make the settings of the edition that --edition names in argv the defaults of all other flags."""
     only = argparse.ArgumentParser(add_help=False)
-    only.add_argument("--edition", default=default)
+    only.add_argument("--edition", nargs="?", default=default)  # a missing value is the other parser's to name
     parser.set_defaults(**editions.get(only.parse_known_args(argv)[0].edition, {}))
 
 
@@ -456,7 +456,7 @@ class RunFolder:
             names = {Path(name).name for name in load_tensors(self.path / "checkpoint.pt")["files"]}
         except (Fault, KeyError, TypeError):  # damaged: its own list cannot be read
             names = set()
-        names |= {path.name for path in self.path.glob("*.png")} | {"history.csv", "training.gif", "sampling.gif"}
+        names |= {path.name for path in self.path.glob("*.png")} | {"history.csv", "best.pt", "classifier.pt", "training.gif", "sampling.gif"}
         for name in names - {"checkpoint.pt"}:
             if (self.path / name).exists():
                 shutil.move(self.path / name, target / name)

@@ -196,6 +196,7 @@ def test_help_shows_every_default(name, capsys):
     (["--epochs", "two"], "--epochs"),
     (["--device", "abacus"], "--device"),
     (["--edition", "mine"], "--edition"),
+    (["--edition"], "--edition: expected one argument"),
     (["--epohcs", "3"], "--epohcs"),
 ])
 def test_arguments_out_of_range(name, arguments, words, capsys):
@@ -219,6 +220,7 @@ def test_limit_out_of_range(name, capsys):
     (["--langevin_eps", "0.001"], "--langevin_eps: 0.001 is outside 1e-9..1e-4"),
     (["--samples", "0"], "--samples: 0 is outside 1..100000"),
     (["--ema_decay", "1"], "--ema_decay: 1.0 is outside 0..0.99999"),
+    (["--samples", "100000", "--langevin_steps", "1000"], "more than 4 GB"),
 ])
 def test_arguments_of_the_diffusion_script(arguments, words, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -352,3 +352,10 @@ def test_start_of_sampling():
     for edition, mean, deviation in (("cs446", 0.5, 1 / 3), ("s24", 0, 1)):
         x = model(edition=edition).initial_random_samples(20_000, torch.Generator().manual_seed(0))
         assert x.mean().item() == pytest.approx(mean, abs=0.02) and x.std().item() == pytest.approx(deviation, rel=0.02)
+
+
+@pytest.mark.parametrize("word", ["hello", "Hi", "a b", "f"])
+def test_short_words_fit_every_edition(word):
+    for edition in hw5_diffusion.EDITIONS.values():
+        points, letters = hw5_diffusion.draw_word(word, 50, torch.Generator().manual_seed(0), edition["height"], edition["width"])
+        assert len(points) == 50 and letters.max() < len(word)

@@ -770,3 +770,20 @@ def test_flags_override_the_edition():
     assert (args.latent_dimension, args.num_epoches, args.batch_size, args.lr) == (2, 40, 128, 1e-3)
     args = hw5_vae.parse_args(["--epochs", "3", "--edition=hw8"])
     assert (args.num_epoches, args.hidden_units, args.train_size) == (3, 400, 60_000)
+
+
+def test_a_stop_in_the_first_epoch_keeps_the_picture_of_the_start(tmp_path):
+    whole, stopped = (small_vae(edition="uva", limit=300, num_epoches=1) for _ in range(2))
+    whole.folder, stopped.folder = tmp_path / "whole", tmp_path / "stopped"
+    stopped.load_state_dict(whole.state_dict())
+    list(whole.fit())
+    for _ in zip(range(2), stopped.fit()):
+        pass
+    list(stopped.fit())  # as after a resume
+    for name in ("samples_epoch_0.png", "samples_epoch_1.png"):
+        assert (whole.folder / name).read_bytes() == (stopped.folder / name).read_bytes(), name
+
+
+def test_transform_keeps_gray_images_gray():
+    x = torch.rand(5, 784)
+    assert len(hw5_vae.transform(x, binary=False).unique()) > 100 and set(hw5_vae.transform(x).unique().tolist()) == {0.0, 1.0}
