@@ -506,7 +506,6 @@ def test_interpolation_ends_at_digits_of_different_classes(tmp_path, judged):
     gan.generate = lambda z: real[:1].expand(len(z), -1, -1, -1).clone() if len(z) == 9 else torch.cat(
         [real[:1].expand(7, -1, -1, -1), real[judged.data[1] != judged.data[1][0]][:18]])
     seen = []
-    gan.noise_seen = seen
     generate = gan.generate
     gan.generate = lambda z: seen.append(z) or generate(z)
     assert gan.visualize_interpolation().shape == (28, 9 * 28 + 8 * 3)
