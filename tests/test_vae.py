@@ -338,17 +338,18 @@ def test_training_raises_the_bound(capsys):
 
 
 def test_steps_are_plain_adam_on_the_negative_bound():
-    """Five steps with shuffling, short last batch, decaying rate and dropout give the weights of a plainly written loop."""
-    vae, plain = small_vae(num_epoches=2, limit=250, input_dropout=0.2), small_vae()
+    """Six steps with shuffling, short last batch, decaying rate and dropout give the weights of a plainly written loop."""
+    vae, plain = small_vae(num_epoches=2, limit=250, input_dropout=0.25), small_vae()
     plain.load_state_dict(vae.state_dict())
     optimizer = torch.optim.Adam(plain.parameters())
     shuffle, noise, drop = (torch.Generator().manual_seed(1234) for _ in range(3))
     for epoch in range(2):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1.0, 0.5)[epoch]
-        rate = 0.2 * (1.0, 0.5)[epoch]
+        rate = 0.25 * (1.0, 0.5)[epoch]
         order = torch.randperm(250, generator=shuffle)
         for x in (vae.train_images[order[:100]], vae.train_images[order[100:200]], vae.train_images[order[200:]]):
-            kept = torch.rand(x.shape, generator=drop) >= rate
+            numbers = torch.empty(x.numel() // 8, dtype=torch.int64).random_(-(2**63), None, generator=drop)
+            kept = torch.from_numpy(numbers.numpy().view("uint8")).view(x.shape) >= 256 * rate
             mu, sigma_square = plain.encoder(x * kept / (1 - rate))
             z = mu + sigma_square.sqrt() * torch.randn(mu.shape, generator=noise)
             loss = -hw5_vae.elbo(z, mu, sigma_square, x, plain.decoder(z))
@@ -386,6 +387,10 @@ def test_drop_pixels():
     assert set(seen.unique().tolist()) == {0.0, torch.tensor(1 / 0.75).item()} and not seen[x == 0].any()
     assert (seen[x == 1] > 0).float().mean().item() == pytest.approx(0.75, abs=0.01)
     assert hw5_vae.drop_pixels(x, 0) is x
+    few = hw5_vae.drop_pixels(torch.ones(3, 5), 0.5)  # pixels that are no multiple of eight
+    assert few.shape == (3, 5) and set(few.unique().tolist()) <= {0.0, 2.0}
+    dropped = hw5_vae.drop_pixels(torch.ones(2000, 8), 0.5) == 0
+    assert torch.corrcoef(dropped.T.float()).fill_diagonal_(0).abs().max() < 0.12, "each pixel by itself"
 
 
 def test_transform_turns_scales_and_shifts_a_little():
