@@ -16,7 +16,7 @@ import sys
 import time
 import zlib
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -38,14 +38,15 @@ save_figure = getattr(utils, "save_figure", lambda figure, path: figure.savefig(
 # ------------------------------------------------------------------------------------------------- editions
 
 # noise is the distribution of z, darkest the value of a black pixel (white is 1), first the player that learns first with
-# a minibatch, grid, samples and figures what is drawn and when.
+# a minibatch, beta1 Adam's for both, grid, samples and figures what is drawn and when.
 EDITIONS = {
     "cs446": dict(  # University of Illinois, 2022
-        networks="convolutional", zdim=64, noise="uniform", darkest=0, first="D", n_epochs=100, batch_size=256, grid=8,
-        samples="every 10 epochs", figures=("history",)),
+        networks="convolutional", zdim=64, noise="uniform", darkest=0, first="D", beta1=0.9, n_epochs=100, batch_size=256,
+        grid=8, samples="every 10 epochs", figures=("history",)),
     "uva": dict(  # University of Amsterdam, Deep Learning, assignment 3
-        networks="dense", zdim=100, noise="normal", darkest=-1, first="G", n_epochs=200, batch_size=64, grid=5,
-        samples="start, half, end", figures=("history", "interpolation")),
+        networks="dense", zdim=100, noise="normal", darkest=-1, first="G", n_epochs=200, batch_size=64,
+        beta1=0.5,  # at 0.9, Adam's default, samples stay of a dozen kinds: after 17 epochs at a Frechet distance of 568, not 68
+        grid=5, samples="start, half, end", figures=("history", "interpolation")),
 }
 DEFAULTS = dict(edition="cs446", iter_d=1, iter_g=1, lr=0.0002, seed=2, resume_training=False)
 
@@ -312,9 +313,8 @@ class GAN:
     def prepare(self, iter_d=1, iter_g=1, n_epochs=100, batch_size=256, lr=0.0002):
         """Set up a training from its first step, with the weights as they are; train() says what the settings mean."""
         self.iter_d, self.iter_g, self.epochs, self.batch_size = iter_d, iter_g, n_epochs, batch_size
-        fused = self._dev.type != "mps"
-        self.optim_d = torch.optim.Adam(self.disc.parameters(), lr=lr, fused=fused)
-        self.optim_g = torch.optim.Adam(self.gen.parameters(), lr=lr, fused=fused)
+        adam = partial(torch.optim.Adam, lr=lr, betas=(self.edition.beta1, 0.999), fused=self._dev.type != "mps")
+        self.optim_d, self.optim_g = adam(self.disc.parameters()), adam(self.gen.parameters())
         self.parts = {"disc": self.disc, "gen": self.gen, "optim_d": self.optim_d, "optim_g": self.optim_g}
         self.generators = {"shuffle": torch.Generator().manual_seed(self.seed),
                            "z": torch.Generator(self._dev).manual_seed(self.seed)}

@@ -450,7 +450,7 @@ def test_dense_training_is_the_plain_loop_with_the_generator_first(tmp_path):
     gan = dense_gan(tmp_path)
     gan.disc.double(), gan.gen.double()
     disc, gen = (network.double() for network in plain_dense_networks(6))
-    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), lr=2e-4) for network in (gen, disc))
+    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in (gen, disc))
     bce, one, zero = nn.BCEWithLogitsLoss(), torch.ones(20, 1).double(), torch.zeros(20, 1).double()
     shuffle, noise = torch.Generator().manual_seed(2), torch.Generator().manual_seed(2)
     as_trained, normal = gan.as_trained, gan.noise
