@@ -24,16 +24,18 @@ import hw5_utils as utils
 
 # ------------------------------------------------------------------------------------------------- editions
 
-# height: of the word, least and most; width: the word's at most; window: half the width and height that figures show;
-# start: mean and deviation of x before sampling; sigmas: the largest and the smallest
+# optimizer: "adam", or "muon" for the matrices between hidden layers; begin, end: the largest and the smallest sigma; start: mean and deviation of x before sampling; height: of the word, least
+# and most; width: the word's at most; window: half the width and height that figures show
 EDITIONS = {
-    "cs446": dict(centre=0.5, height=(0.1, 0.4), width=0.9, window=(0.5, 0.5), start=(0.5, 1 / 3), sigmas=(0.1, 0.01),
-                  n_epochs=60),
-    "s24": dict(centre=0.0, height=(1.0, 1.0), width=6.0, window=(2.5, 1.0), start=(0.0, 1.0), sigmas=(0.3, 0.01),
-                n_epochs=200),
+    "cs446": dict(  # University of Illinois, 2022
+        optimizer="adam", n_epochs=60, batch_size=500, begin=0.1, end=0.01, start=(0.5, 1 / 3), centre=0.5, height=(0.1, 0.4),
+        width=0.9, window=(0.5, 0.5)),
+    "s24": dict(
+        optimizer="muon", n_epochs=200, batch_size=2000, begin=0.3, end=0.01, start=(0.0, 1.0), centre=0.0, height=(1.0, 1.0),
+        width=6.0, window=(2.5, 1.0)),
 }
-DEFAULTS = dict(edition="cs446", word="CS446", n_epochs=None, batch_size=500, lr=4e-3, ema_decay=0.999, samples=2000,
-                langevin_steps=100, langevin_eps=2e-5, seed=446, resume_training=False)
+DEFAULTS = dict(edition="cs446", word="CS446", lr=4e-3, ema_decay=0.999, samples=2000, langevin_steps=100, langevin_eps=2e-5,
+                seed=446, resume_training=False)
 LEVELS = 10  # of noise
 POINTS = 2000  # of data
 STEPS = 100  # of training between two checkpoints: an epoch, here
@@ -176,6 +178,18 @@ def optimal_score(x, points, sigma):
     return torch.cat(scores), torch.cat(log_densities)
 
 
+def orthogonalize(matrix, rounds=5):
+    """About U V^T [M,N] for a matrix U S V^T [M,N]: its singular values, but for tiny ones, are brought to between 0.7 and 1.2.
+
+    Each round makes a singular value s, from 0 to 1, 3.4445 s - 4.775 s^3 + 2.0315 s^5 (Jordan 2024); no decomposition is needed.
+    """
+    x = matrix / matrix.norm().clamp(min=1e-12)
+    for _ in range(rounds):
+        square = x @ x.T
+        x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
+    return x
+
+
 def sliced_wasserstein(a, b, directions=100, quantiles=1000):
     """Mean over directions of the plane of the Wasserstein-1 distance between projections of a [N,2] and b [M,2], a scalar."""
     angles = torch.arange(directions) * math.pi / directions
@@ -216,10 +230,13 @@ class ScoreNet(nn.Module):
         super().__init__()
         sizes = [3, *[latent_dim] * (n_layers - 1), 2]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes, sizes[1:]))
-        # PyTorch's own weights let a signal shrink to a fourth in every such layer, and what is left after seven teaches little
-        for layer in self.layers[:-1]:
-            nn.init.normal_(layer.weight, std=2.5 / math.sqrt(layer.in_features))
-            nn.init.zeros_(layer.bias)
+        # PyTorch's own weights let a signal shrink to a fourth in every such layer, and what is left after seven teaches little.
+        # Wide biases put the bends of the units all over the plane, where there are details to learn.
+        for number, layer in enumerate(self.layers[:-1]):
+            nn.init.normal_(layer.weight, std=(2.5 if number else 5) / math.sqrt(layer.in_features))
+            nn.init.normal_(layer.bias, std=2 if number else 4)
+        with torch.no_grad():
+            self.layers[0].weight[:, 2] *= 10  # sigma is small beside x, and the score changes faster with it
         nn.init.zeros_(self.layers[-1].weight)
 
     def forward(self, x, sigma):
@@ -228,6 +245,24 @@ class ScoreNet(nn.Module):
         for layer in self.layers[:-1]:
             h = F.softplus(layer(h))
         return self.layers[-1](h) / sigma
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps of learning rate lr for weight matrices, in all directions alike: along the orthogonalized momentum (Jordan 2024).
+
+    torch.optim.Muon computes it in bfloat16, which takes many times as long on a processor.
+    """
+
+    def __init__(self, parameters, lr, momentum=0.95):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                state, gradient = self.state[weight], weight.grad
+                average = state.setdefault("average", torch.zeros_like(weight)).lerp_(gradient, 1 - group["momentum"])
+                weight.sub_(group["lr"] * orthogonalize(gradient.lerp(average, group["momentum"])))
 
 
 # ------------------------------------------------------------------------------------------------ the model
@@ -241,17 +276,23 @@ class ScoreMatching:
     generate_noise_levels = staticmethod(generate_noise_levels)
 
     def __init__(self, args=None, folder=None):
-        self.args = args = argparse.Namespace(**{**DEFAULTS, **vars(args or argparse.Namespace())})
+        given = vars(args or argparse.Namespace())
+        edition = given.get("edition", DEFAULTS["edition"])
+        self.args = args = argparse.Namespace(**{**DEFAULTS, **EDITIONS[edition], **given})
         self.folder = Path(folder or Path(__file__).resolve().parent / "outputs" / "diffusion")  # for figures
-        self.edition = EDITIONS[args.edition]
-        self.epochs = args.n_epochs or self.edition["n_epochs"]
+        self.epochs = args.n_epochs
         self.device = torch.device(getattr(args, "device", "cpu"))
         torch.manual_seed(args.seed)
         self.network = {"cs446": DiffusionModel, "s24": ScoreNet}[args.edition]().to(self.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)  # of the weights over training: what is measured
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=args.lr, fused=self.device.type != "mps")
-        self.noise_levels = generate_noise_levels(*self.edition["sigmas"], LEVELS).to(self.device)
-        self.parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        weights = list(self.network.parameters())
+        matrices = [each for each in weights if each.ndim == 2][1:-1] if args.optimizer == "muon" else []  # between hidden layers
+        others = [each for each in weights if not any(each is matrix for matrix in matrices)]
+        self.optimizers = {"adam": torch.optim.Adam(others, lr=args.lr, fused=self.device.type != "mps")}
+        if matrices:
+            self.optimizers["muon"] = Muon(matrices, lr=5 * args.lr)
+        self.noise_levels = generate_noise_levels(args.begin, args.end, LEVELS).to(self.device)
+        self.parts = {"network": self.network, "average": self.average, **self.optimizers}
         self.generators = {"noise": self.fresh_generator()}
         self.progress = {"epoch": 0, "step": 0, "loss": 0.0, "history": []}
         self.drawn = None, None
@@ -264,8 +305,8 @@ class ScoreMatching:
 
     def draw_data(self, count, offset):
         """`count` points [count,2] of the word and their letters [count]: other ones for another offset."""
-        edition, generator = self.edition, torch.Generator().manual_seed(self.args.seed + offset)
-        points, letters = draw_word(self.args.word, count, generator, edition["height"], edition["width"], edition["centre"])
+        args, generator = self.args, torch.Generator().manual_seed(self.args.seed + offset)
+        points, letters = draw_word(args.word, count, generator, args.height, args.width, args.centre)
         return points.to(self.device), letters.to(self.device)
 
     @cached_property
@@ -287,9 +328,10 @@ class ScoreMatching:
         """One update of the weights with points drawn with replacement; returns the loss."""
         chosen = torch.randint(POINTS, (self.args.batch_size,), generator=self.generators["noise"], device=self.device)
         loss = self.denoising_loss(self.train_data[chosen], self.noise_levels)
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         done = self.progress["epoch"] * self.steps + self.progress["step"]
         decay = min(self.args.ema_decay, (1 + done) / (10 + done))  # forgets the first, random weights sooner
         for average, weight in zip(self.average.parameters(), self.network.parameters()):
@@ -305,7 +347,8 @@ class ScoreMatching:
                 progress["loss"] = 0.0
             while progress["step"] < self.steps:
                 done = (progress["epoch"] + progress["step"] / self.steps) / self.epochs
-                self.optimizer.param_groups[0]["lr"] = self.args.lr * (1 + math.cos(math.pi * done)) / 2
+                for optimizer in self.optimizers.values():
+                    optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * (1 + math.cos(math.pi * done)) / 2
                 loss = self.step()
                 if not math.isfinite(loss):
                     raise FloatingPointError(f"epoch {progress['epoch'] + 1}, step {progress['step'] + 1}: loss {loss:.4g}; "
@@ -339,7 +382,7 @@ class ScoreMatching:
     @torch.no_grad()
     def initial_random_samples(self, count=None, generator=None):
         """Where sampling starts, [count,2]: for cs446 randn / 3 + 0.5, for s24 randn."""
-        mean, deviation = self.edition["start"]
+        mean, deviation = self.args.start
         return mean + deviation * torch.randn(count or self.args.samples, 2, generator=generator, device=self.device)
 
     def langevin_dynamics_sample(self, x_mod, noise_levels, iterations, lr, generator=None):
@@ -373,7 +416,7 @@ class ScoreMatching:
     @property
     def window(self):
         """((left, right), (bottom, top)) of the figures; wider for a long word."""
-        centre, (half_width, half_height) = self.edition["centre"], self.edition["window"]
+        centre, (half_width, half_height) = self.args.centre, self.args.window
         half_width = max(half_width, 1.1 * (self.train_data[:, 0] - centre).abs().max().item())
         return (centre - half_width, centre + half_width), (centre - half_height, centre + half_height)
 
@@ -535,12 +578,11 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser("hw5_diffusion.py", description="Match the score of points that spell a word; sample it.",
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     flag = parser.add_argument
-    by_edition = ", ".join(f"{settings['n_epochs']} for {name}" for name, settings in EDITIONS.items())
     flag("--edition", choices=EDITIONS, help="which course's homework")
     flag("--word", help="what the points spell, in DejaVu Sans")
-    flag("--epochs", dest="n_epochs", type=int, metavar="1..100000", help=f"times {STEPS} steps of training; None: {by_edition}")
+    flag("--epochs", dest="n_epochs", type=int, metavar="1..100000", help=f"times {STEPS} steps of training")
     flag("--batch_size", type=int, metavar="1..60000", help="points per step, drawn with replacement")
-    flag("--lr", type=float, metavar="1e-7..1", help="Adam's first learning rate, decayed to 0 along a cosine")
+    flag("--lr", type=float, metavar="1e-7..1", help="Adam's first learning rate, a fifth of Muon's; both decay to 0 along a cosine")
     flag("--ema_decay", type=float, metavar="0..0.99999", help="share of the averaged weights that a step keeps; 0 for none")
     flag("--samples", type=int, metavar="1..100000", help="how many to draw")
     flag("--langevin_steps", type=int, metavar="1..100000", help="steps of sampling at each of the ten noise levels")
@@ -548,11 +590,11 @@ def parse_args(argv=None):
     flag("--seed", type=int, metavar="0..4294967295", help="of all random numbers")
     flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")
     parser.set_defaults(**DEFAULTS)
+    utils.set_edition(parser, argv, EDITIONS, DEFAULTS["edition"])
     args = utils.parse_run_args(parser, argv, images=False)
     if args.samples * args.langevin_steps > 5e7:
         parser.error(f"--samples {args.samples} with --langevin_steps {args.langevin_steps}: more than 4 GB, for all steps are kept; "
                      "use less of either")
-    args.n_epochs = args.n_epochs or EDITIONS[args.edition]["n_epochs"]
     return args
 
 
