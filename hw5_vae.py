@@ -608,7 +608,7 @@ class VAE(nn.Module):
                 axes.plot([row["epoch"] for row in history], [row[f"{split}_{part}"] for row in history], label=label)
             axes.set(xlabel="epoch", ylabel="nats per image", title=title)
             axes.grid(alpha=0.3)
-        axes.legend()
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)  # too long for a panel
         self.save(figure, "elbo.png")
         return history
 

@@ -35,6 +35,11 @@ each = pytest.mark.parametrize("name", MODULES)
 both = pytest.mark.parametrize("name", ["hw5_vae", "hw5_gan"])  # that train on MNIST
 
 
+def one_quickly(*others):
+    """The VAE's script and, marked slow, others, for what takes long and is nearly the same in each."""
+    return pytest.mark.parametrize("name", ["hw5_vae", *(pytest.param(name, marks=pytest.mark.slow) for name in others)])
+
+
 def small(name, folder, *more):
     """Arguments of a run of two epochs that takes a second."""
     data = [] if name == "hw5_diffusion" else ["--data_dir", small_sample()]
@@ -55,7 +60,7 @@ def test_every_script_with_a_main_guard_has_an_end_to_end_run():
 # ---- whole runs
 
 
-@each
+@one_quickly("hw5_gan", "hw5_diffusion")
 def test_run_from_the_shell(name, tmp_path):
     folder = tmp_path / "a" / "b"
     done = run_script(f"{name}.py", *small(name, folder), cwd=tmp_path)
@@ -147,7 +152,7 @@ def test_a_loud_run_lists_what_it_wrote(name, tmp_path, capsys):
     assert "epoch 2/2" in printed.err and {"hw5_vae": "train_elbo", "hw5_gan": "loss_d", "hw5_diffusion": "loss"}[name] in printed.err
 
 
-@both
+@one_quickly("hw5_gan")
 def test_same_seed_same_run_other_seed_other_run(name, tmp_path):
     runs = []
     for number, seed in enumerate((7, 7, 8)):
@@ -237,7 +242,7 @@ def test_absent_device(name, capsys):
     assert stopped.value.code == 2 and "cuda is not available here" in capsys.readouterr().err
 
 
-@both
+@one_quickly("hw5_gan")
 def test_faulty_data_stops_with_one_line(name, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(SAMPLE, data)
@@ -298,12 +303,12 @@ assert hw5_vae.main(["--epochs", "1", "--hidden_units", "20"]) == 0
 # ---- habits
 
 
-@pytest.mark.parametrize("name", ["hw5_utils", *MODULES])
-def test_importing_does_nothing(name, tmp_path):
+def test_importing_does_nothing(tmp_path):
     """No parsing, seeding, file access or slow imports."""
-    program = (f"import random, sys, torch; state = torch.get_rng_state(); sys.argv = ['x', '--nonsense']; import {name}; "
-               "assert torch.equal(state, torch.get_rng_state()); "
-               "assert not {'matplotlib', 'torchvision', 'PIL'} & set(sys.modules), 'imported only where they are needed'")
+    program = "import importlib, random, sys, torch; state = torch.get_rng_state(); sys.argv = ['x', '--nonsense']\n"
+    for name in ("hw5_utils", *MODULES):
+        program += (f"importlib.import_module('{name}'); assert torch.equal(state, torch.get_rng_state()), '{name} draws'; "
+                    f"assert not {{'matplotlib', 'torchvision', 'PIL'}} & set(sys.modules), '{name} imports what it need not'\n")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, text=True, capture_output=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0 and done.stdout == "", done.stderr

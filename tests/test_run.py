@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_cli import MODULES, both, each, rows, small
+from test_cli import MODULES, each, one_quickly, rows, small
 from test_utils import mirror  # noqa: F401, a fixture
 
 import hw5_utils as utils
@@ -133,8 +133,8 @@ def test_kill_at_20_random_moments_and_resume(name, tmp_path, references):
     print(f"{name}: {kills} kills survived in {run} runs")
 
 
-@each
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@one_quickly("hw5_gan", "hw5_diffusion")
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
 def test_stop_and_resume(name, number, code, tmp_path, references):
     reference, _ = references(name)
     folder = tmp_path / "out"
@@ -172,6 +172,7 @@ def test_second_ctrl_c_ends_at_once(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("went on after the second Ctrl-C")
 
+    handler = signal.getsignal(signal.SIGINT)  # another one where pytest runs in the background
     stop_early("hw5_vae", tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
     monkeypatch.setattr(hw5_vae.VAE, "bound", ctrl_c_twice)
@@ -179,7 +180,7 @@ def test_second_ctrl_c_ends_at_once(tmp_path, monkeypatch):
         hw5_vae.main(arguments("hw5_vae", tmp_path, "--resume"))
     assert stopped.value.code == 130
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "handlers are put back"
+    assert signal.getsignal(signal.SIGINT) is handler, "handlers are put back"
 
 
 # ---- old work in the folder
@@ -208,7 +209,7 @@ def test_fresh_start_moves_an_unfinished_run_away(tmp_path, capsys):
         shutil.rmtree(folder)
 
 
-@both
+@one_quickly("hw5_gan")
 def test_finished_run_stays_until_the_new_one_is_whole(name, tmp_path):
     folder = tmp_path / "out"
     assert MODULES[name].main(small(name, folder, "--device", "cpu")) == 0
@@ -446,7 +447,7 @@ def one_line(child, *words):
     assert message.count("\n") == 1 and all(word in message for word in words), message
 
 
-@both
+@one_quickly("hw5_gan")
 def test_full_disk_keeps_the_last_good_checkpoint(name, tmp_path, references):
     reference, _ = references(name)
     folder = tmp_path / "out"
