@@ -283,6 +283,19 @@ def test_output_is_divided_by_sigma():
     torch.testing.assert_close(net(x, 0.1), torch.full((5, 2), 20.0))
 
 
+def test_score_net_starts_wide():
+    """Deviations of the first weights, ten times as large for sigma, of the others, and of the biases; and a score of 0."""
+    torch.manual_seed(0)
+    first, *hidden, last = ScoreNet().layers
+    assert first.weight[:, :2].std().item() == pytest.approx(5 / math.sqrt(3), rel=0.2)
+    assert first.weight[:, 2].std().item() == pytest.approx(50 / math.sqrt(3), rel=0.2)
+    assert first.bias.std().item() == pytest.approx(4, rel=0.2)
+    for layer in hidden:
+        assert layer.weight.std().item() == pytest.approx(2.5 / math.sqrt(128), rel=0.05)
+        assert layer.bias.std().item() == pytest.approx(2, rel=0.2)
+    assert not last.weight.any()
+
+
 # ---- training
 
 
