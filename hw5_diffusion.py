@@ -24,8 +24,9 @@ import hw5_utils as utils
 
 # ------------------------------------------------------------------------------------------------- editions
 
-# optimizer: "adam", or "muon" for the matrices between hidden layers; begin, end: the largest and the smallest sigma; start: mean and deviation of x before sampling; height: of the word, least
-# and most; width: the word's at most; window: half the width and height that figures show
+# optimizer: "adam", or "muon" for the matrices between hidden layers; begin, end: the largest and the smallest sigma; start:
+# mean and deviation of x before sampling; height: of the word, least and most; width: the word's at most; window: half the
+# width and height that figures show
 EDITIONS = {
     "cs446": dict(  # University of Illinois, 2022
         optimizer="adam", n_epochs=60, batch_size=500, begin=0.1, end=0.01, start=(0.5, 1 / 3), centre=0.5, height=(0.1, 0.4),

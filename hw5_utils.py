@@ -456,7 +456,8 @@ class RunFolder:
             names = {Path(name).name for name in load_tensors(self.path / "checkpoint.pt")["files"]}
         except (Fault, KeyError, TypeError):  # damaged: its own list cannot be read
             names = set()
-        names |= {path.name for path in self.path.glob("*.png")} | {"history.csv", "best.pt", "classifier.pt", "training.gif", "sampling.gif"}
+        names |= {path.name for path in self.path.glob("*.png")}
+        names |= {"history.csv", "best.pt", "classifier.pt", "training.gif", "sampling.gif"}
         for name in names - {"checkpoint.pt"}:
             if (self.path / name).exists():
                 shutil.move(self.path / name, target / name)

@@ -158,7 +158,10 @@ def first_of_each_digit(images, labels, count):
 
 
 def transform(x, generator=None, binary=True):
-    """Images [B,side*side], binary ones to binary ones, each turned by up to 8 degrees, scaled by up to 5% and shifted by up to a pixel at random."""
+    """Images [B,side*side], each turned by up to 8 degrees, scaled by up to 5% and shifted by up to a pixel at random.
+
+    Their pixels are rounded to 0 and 1 again, where they are `binary`.
+    """
     side = math.isqrt(x.shape[1])
     angle, zoom, *shift = (2 * torch.rand(4, len(x), generator=generator, device=x.device) - 1).unbind()
     angle, zoom = math.radians(8) * angle, 1 + 0.05 * zoom

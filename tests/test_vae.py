@@ -711,11 +711,11 @@ def test_images_of_every_edition(capsys):
     assert vae.train_labels.sum(0).tolist() == [20] * 10 and vae.train_images.shape == (200, 196)
 
 
-def test_validation_images_never_train():
+def test_validation_images_never_train(tmp_path):
     weights = []
     for spoiled in (False, True):
         torch.manual_seed(1)
-        vae = VAE(argparse.Namespace(edition="uva", hidden_units=8, num_epoches=1, train_size=10**6, data_dir=SAMPLE))
+        vae = VAE(argparse.Namespace(edition="uva", hidden_units=8, num_epoches=1, train_size=10**6, data_dir=SAMPLE), tmp_path)
         assert len(vae.held_out_images) == 666 and len(vae.train_images) == 3334
         if spoiled:
             vae.held_out_images.fill_(0.5)
