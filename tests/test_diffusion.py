@@ -394,3 +394,8 @@ def test_short_words_fit_every_edition(word):
     for edition in hw5_diffusion.EDITIONS.values():
         points, letters = hw5_diffusion.draw_word(word, 50, torch.Generator().manual_seed(0), edition["height"], edition["width"])
         assert len(points) == 50 and letters.max() < len(word)
+
+
+def test_the_grid_fills_the_window():
+    x = model(edition="s24").grid(11)
+    assert x.shape == (44, 2) and (x[:, 0].min(), x[:, 0].max(), x[:, 1].min(), x[:, 1].max()) == (-2.5, 2.5, -1, 1)

@@ -792,3 +792,16 @@ def test_a_stop_in_the_first_epoch_keeps_the_picture_of_the_start(tmp_path):
 def test_transform_keeps_gray_images_gray():
     x = torch.rand(5, 784)
     assert len(hw5_vae.transform(x, binary=False).unique()) > 100 and set(hw5_vae.transform(x).unique().tolist()) == {0.0, 1.0}
+
+
+def test_transform_turns_and_does_not_shear():
+    """The same turn leans an upright bar to one side and a level one, seen in its own direction, to the other."""
+    upright = torch.zeros(2000, 28, 28)
+    upright[:, 6:22, 13:15] = 1
+    place, slopes = torch.arange(28.0) - 13.5, []
+    for x in (upright, upright.mT):
+        moved = hw5_vae.transform(x.flatten(1), torch.Generator().manual_seed(0)).view(-1, 28, 28)
+        across, down = (torch.einsum(f"nhw,{axis}->n", moved, place) / moved.sum((1, 2)) for axis in "wh")
+        products = torch.einsum("nhw,h,w->n", moved, place, place) / moved.sum((1, 2)) - across * down
+        slopes.append(products)
+    assert torch.corrcoef(torch.stack(slopes))[0, 1] < -0.8
