@@ -422,7 +422,7 @@ class ScoreMatching:
         return (centre - half_width, centre + half_width), (centre - half_height, centre + half_height)
 
     @torch.no_grad()
-    def measure_field(self, count=2500):
+    def measure_field(self, count=10000):
         """How well the network's arrows point, as cosines to the optimal score of the data, on a grid of `count` points.
 
         At each level the mean over the grid, weighted by the density of the perturbed data there. A network that is not
