@@ -5,7 +5,7 @@
 The network learns the score, the gradient of the log density, of the data with Gaussian noise of ten levels; sampling
 follows it from pure noise to the data, level by level. Expect, after 6,000 steps in less than a minute, samples at a sliced
 Wasserstein distance of 0.015 from the data, where two draws of the data are 0.010 apart; with --edition s24, after 20,000
-larger steps in ten minutes, 0.027 where these are 0.045 apart. README.md maps the questions to the functions below.
+larger steps in nine minutes, 0.027 where these are 0.045 apart. README.md maps the questions to the functions below.
 """
 
 import argparse
