@@ -660,12 +660,16 @@ def main(argv=None):
     args = parse_args(argv)
     if hasattr(utils, "run"):
         return utils.run(args, build)
-    if args.edition != DEFAULTS["edition"]:
-        print(f"hw5_gan.py: --edition {args.edition} needs this project's own hw5_utils.py beside it", file=sys.stderr)
+    if args.edition != DEFAULTS["edition"] or args.resume_training:
+        print("hw5_gan.py: --edition and --resume need this project's own hw5_utils.py beside it", file=sys.stderr)
         return 2
-    gan = GAN(args.zdim, args.seed)
-    gan.train(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
-    gan.visualize_history()
+    try:
+        gan = GAN(args.zdim, args.seed)
+        gan.train(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
+        gan.visualize_history()
+    except Fault as fault:
+        print(f"hw5_gan.py: {fault}", file=sys.stderr)
+        return 2
     return 0
 
 

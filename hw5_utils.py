@@ -268,6 +268,9 @@ def parse_run_args(parser, argv=None, images=True):
     parser.usage = f"python {parser.prog} [flags]; --help explains them"
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: {message}; --help lists all flags\n")
     args = parser.parse_args(argv)
+    unnamed = object()
+    named = parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args), unnamed)))
+    args.named = {name for name, value in vars(named).items() if value is not unnamed}  # on the command line
 
     for action in parser._actions:
         value, bounds = getattr(args, action.dest, None), re.fullmatch(r"(.+)\.\.(.+)", action.metavar or "")
@@ -420,12 +423,13 @@ class RunFolder:
         return (self.folder / "metrics.json").exists()
 
     @staticmethod
-    def files(folder):
-        """Names of a finished run's files, as its metrics.json lists them."""
+    def metrics(folder):
+        """What a finished run's metrics.json says; "files", the names of its files, at least."""
         try:
-            return [Path(name).name for name in json.loads((folder / "metrics.json").read_text())["files"]]
+            metrics = json.loads((folder / "metrics.json").read_text())
+            return {**metrics, "files": [Path(name).name for name in metrics["files"]]}
         except (OSError, ValueError, KeyError, TypeError):  # none, or not written by a run
-            return []
+            return {"files": []}
 
     def names(self):
         """Names of the files that this run wrote here; others' files are none of its business."""
@@ -474,9 +478,9 @@ class RunFolder:
 
     def move_in(self):
         """Let the files of the whole run in unfinished/ take the place of the finished run's."""
-        new = set(self.files(self.staging))
+        new = set(self.metrics(self.staging)["files"])
         fresh = {path.name for path in written if path.parent == self.folder}  # --e_path may point here
-        for name in set(self.files(self.folder)) - new - fresh:
+        for name in set(self.metrics(self.folder)["files"]) - new - fresh:
             (self.folder / name).unlink(missing_ok=True)
         left = {entry.name for entry in self.staging.iterdir()}  # a killed process may have moved some
         for name in sorted(new & left, key=lambda name: name == "metrics.json"):  # the mark comes last
@@ -504,8 +508,19 @@ def lock_file(file):
 
 # ---------------------------------------------------------------------------------------------------- a run
 
-NOT_SETTINGS = {"command", "data_dir", "output_dir", "quiet", "resume_training", "evaluate", "e_path", "d_path", "iwae_samples",
-                "samples", "langevin_steps", "langevin_eps"}
+NOT_SETTINGS = {"command", "named", "data_dir", "output_dir", "quiet", "resume_training", "evaluate", "e_path", "d_path",
+                "iwae_samples", "samples", "langevin_steps", "langevin_eps"}
+WHERE = {"device", "deterministic"}  # settings of training, which continues exactly; a checkpoint can be measured anywhere
+
+
+def settings_of(args):
+    """The flags that training depends on."""
+    return {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
+
+
+def checksum(images):
+    """Of a tensor; a checkpoint tells its training data by it."""
+    return zlib.crc32(np.ascontiguousarray(images.cpu()))
 
 
 def snapshot(model, settings, names):
@@ -519,17 +534,29 @@ def snapshot(model, settings, names):
     }
 
 
-def restore(model, state, settings, path):
+def recall(args, state, path):
+    """args with all settings that the command does not name as the snapshot has them: --evaluate needs no other flag."""
+    try:
+        saved = dict(state["settings"])
+        del saved["data"]
+    except (KeyError, TypeError, ValueError):
+        saved = {}
+    if saved.keys() != settings_of(args).keys():
+        raise Fault(f"{path}: not a checkpoint of this script")
+    return argparse.Namespace(**{**vars(args), **{name: saved[name] for name in saved.keys() - args.named - WHERE}})
+
+
+def restore(model, state, settings, path, generators=True):
     """Put a snapshot back; Fault where it was made with other settings."""
     try:
         for name, value in settings.items():
             saved = state["settings"].get(name)
             if saved != value:
                 what = "other training data" if name == "data" else f"--{name} {saved}, not {value}"
-                raise Fault(f"{path}: belongs to a run with {what}; use the same to resume, or leave out --resume")
+                raise Fault(f"{path}: belongs to a run with {what}; use the same, or start a new run")
         for name, part in model.parts.items():
             part.load_state_dict(state["parts"][name])
-        for name, generator in model.generators.items():
+        for name, generator in model.generators.items() if generators else ():  # another device has other ones
             generator.set_state(state["generators"][name])
         model.progress.update(state["progress"])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:  # whatever a file of another origin may lack
@@ -560,49 +587,7 @@ def run(args, build):
     program = args.command.split()[1]
     try:
         with RunFolder(args.output_dir, program) as folder, StopRequest() as stop:
-            if args.evaluate:
-                folder.path = folder.folder
-            state = folder.open_unfinished() if args.resume_training or args.evaluate else None
-            if args.evaluate and state is None:
-                raise Fault(f"{folder.folder / 'checkpoint.pt'}: no such file; --evaluate needs the checkpoint of a run")
-
-            fresh = {"resume_training": args.resume_training and state is None}  # a checkpoint holds all weights
-            model = build(argparse.Namespace(**{**vars(args), **fresh}), folder.path)
-            settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
-            settings["data"] = zlib.crc32(np.ascontiguousarray(model.train_data.cpu()))
-            steps = model.steps  # with the data, the last of what can be wrong: until here no file is touched
-            if state is None:
-                if args.resume_training:
-                    say(f"{folder.folder} holds no checkpoint: starting from the beginning.")
-                if moved := folder.clear():
-                    say(f"{folder.folder} held an unfinished run: moved to {moved}.")
-            else:
-                restore(model, state, settings, folder.path / "checkpoint.pt")
-                written.update(folder.path / name for name in (*state.get("files", ()), "checkpoint.pt", "history.csv"))
-                if folder.finished and folder.path == folder.folder and not args.evaluate:
-                    say(f"The run in {folder.folder} is finished: nothing to resume.")
-                    return 0
-
-            if not args.evaluate:
-                train(model, steps, settings, folder, stop, args.quiet)
-                model.visualize()
-            if stop.signum:
-                again = args.command if args.resume_training else f"{args.command} --resume"
-                say(f"Stopped after step {model.progress['step']} of epoch {model.progress['epoch'] + 1}. To go on: {again}")
-                return 128 + stop.signum
-            if args.evaluate and folder.finished:
-                written.update(folder.path / name for name in folder.files(folder.folder))
-            if not args.evaluate:
-                save_history(model.progress["history"], folder.path / "history.csv")  # a kill may have come before
-            metrics = model.measure()
-            for name, value in metrics.items():
-                say(f"{name} {value:.6g}")
-            if args.evaluate and not folder.finished:
-                return 0  # metrics.json marks a finished run
-            seconds = sum(row["seconds"] for row in model.progress["history"])
-            for path in folder.publish({**metrics, "seconds": seconds, **environment(args)}):
-                say(path)
-            return 0
+            return measure_again(args, build, folder, say) if args.evaluate else train_and_measure(args, build, folder, stop, say)
     except Fault as fault:
         print(f"{program}: {fault}", file=sys.stderr)
         return 2
@@ -612,6 +597,72 @@ def run(args, build):
     except FloatingPointError as error:
         print(f"{program}: {error}; no checkpoint was written since the last good epoch", file=sys.stderr)
         return 1
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "alloc" not in str(error).lower():
+            raise
+        print(f"{program}: not enough memory on {args.device}; use smaller batches, networks or numbers of samples", file=sys.stderr)
+        return 2
+
+
+def train_and_measure(args, build, folder, stop, say):
+    """A run, new or resumed; the exit code."""
+    state = folder.open_unfinished() if args.resume_training else None
+    fresh = {"resume_training": args.resume_training and state is None}  # a checkpoint holds all weights
+    model = build(argparse.Namespace(**{**vars(args), **fresh}), folder.path)
+    settings = {**settings_of(args), "data": checksum(model.train_data)}
+    steps = model.steps  # with the data, the last of what can be wrong: until here no file is touched
+    if state is None:
+        if args.resume_training:
+            say(f"{folder.folder} holds no checkpoint: starting with epoch 1.")
+        if moved := folder.clear():
+            say(f"{folder.folder} held an unfinished run: moved to {moved}.")
+    else:
+        restore(model, state, settings, folder.path / "checkpoint.pt")
+        written.update(folder.path / name for name in (*state.get("files", ()), "checkpoint.pt", "history.csv"))
+        if folder.finished and folder.path == folder.folder:
+            say(f"The run in {folder.folder} is finished: nothing to resume.")
+            return 0
+
+    train(model, steps, settings, folder, stop, args.quiet)
+    model.visualize()
+    if stop.signum:
+        again = args.command if args.resume_training else f"{args.command} --resume"
+        say(f"Stopped after step {model.progress['step']} of epoch {model.progress['epoch'] + 1}. To go on: {again}")
+        return 128 + stop.signum
+    save_history(model.progress["history"], folder.path / "history.csv")  # a kill may have come before
+    metrics = measure(model, say)
+    seconds = sum(row["seconds"] for row in model.progress["history"])
+    for path in folder.publish({**metrics, "seconds": seconds, **environment(args)}):
+        say(path)
+    return 0
+
+
+def measure_again(args, build, folder, say):
+    """--evaluate: what the checkpoint in the folder is worth; the exit code."""
+    folder.path = folder.folder
+    path = folder.path / "checkpoint.pt"
+    state = folder.open_unfinished()
+    if state is None:
+        raise Fault(f"{path}: no such file; --evaluate needs the checkpoint of a run")
+    args = recall(args, state, path)
+    model = build(argparse.Namespace(**{**vars(args), "resume_training": False}), folder.path)
+    settings = {name: value for name, value in settings_of(args).items() if name not in WHERE}
+    restore(model, state, {**settings, "data": checksum(model.train_data)}, path, generators=False)
+    metrics = measure(model, say)
+    if folder.finished:  # then metrics.json is there, and says how it was trained
+        before = folder.metrics(folder.folder)
+        written.update(folder.path / name for name in before["files"])
+        for path in folder.publish({**before, **metrics, "evaluation": environment(args)}):
+            say(path)
+    return 0
+
+
+def measure(model, say):
+    """The model's results, each said in a line."""
+    metrics = model.measure()
+    for name, value in metrics.items():
+        say(f"{name} {value:.6g}")
+    return metrics
 
 
 def check_finite(model, row):

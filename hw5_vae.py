@@ -691,7 +691,7 @@ def parse_args(argv=None):
     flag("--latent_dimension", type=int, metavar="1..10000", help="length of z")
     flag("--data_dimension", type=int, metavar="1..784", help="pixels of an image")
     flag("--train_size", type=int, metavar="1..60000", help="the first N training images; 60,000 is all")
-    flag("--input_dropout", type=float, metavar="0..0.9", 
+    flag("--input_dropout", type=float, metavar="0..0.9",
          help="share of the pixels that the encoder does not see in training, decayed to 0 along a cosine")
     flag("--augment", action="store_true", help="train the encoder, not the decoder, also on turned, scaled and shifted images")
     flag("--iwae_samples", type=int, metavar="1..100000", help="samples per image of the importance-weighted bound")
@@ -705,6 +705,9 @@ def parse_args(argv=None):
 
 
 def build(args, folder=None):
+    for path in filter(None, (args.e_path, args.d_path)):
+        if not Path(path).absolute().parent.is_dir():  # better said now than after the training
+            raise Fault(f"{path}: cannot be written, there is no such folder; make it, or name another")
     torch.manual_seed(args.seed)
     return VAE(args, folder)
 
@@ -714,12 +717,18 @@ def main(argv=None):
     args = parse_args(argv)
     if hasattr(utils, "run"):
         return utils.run(args, build)
-    if args.edition != DEFAULTS["edition"] or args.train_size != 10_000:
-        print("hw5_vae.py: --edition and --train_size need this project's own hw5_utils.py beside it", file=sys.stderr)
+    resume = args.resume_training and not (args.e_path and args.d_path)
+    if resume or args.edition != DEFAULTS["edition"] or args.train_size != 10_000:
+        print("hw5_vae.py: --edition, --train_size, and --resume without --e_path and --d_path need this project's own "
+              "hw5_utils.py beside it", file=sys.stderr)
         return 2
-    vae = build(args)
-    vae.train()
-    vae.visualize()
+    try:
+        vae = build(args)
+        vae.train()
+        vae.visualize()
+    except Fault as fault:
+        print(f"hw5_vae.py: {fault}", file=sys.stderr)
+        return 2
     return 0
 
 

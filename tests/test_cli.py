@@ -88,7 +88,8 @@ def test_run_with_a_plane_of_latents(tmp_path):
     checkpoint = (tmp_path / "checkpoint.pt").read_bytes()
     assert hw5_vae.main([*line, "--evaluate"]) == 0
     after = json.loads((tmp_path / "metrics.json").read_text())
-    assert after.pop("command") == before.pop("command") + " --evaluate" and after == before
+    assert after.pop("evaluation")["command"] == before["command"] + " --evaluate"
+    assert after == before, "how it was trained must stay on record"
     assert (tmp_path / "checkpoint.pt").read_bytes() == checkpoint
 
 
@@ -117,23 +118,52 @@ def test_the_editions_of_another_checkpoint_are_named(tmp_path, capsys):
 
 
 def test_diffusion_is_measured_again(tmp_path):
-    """Of the other edition: --evaluate says the same of the checkpoint again, and can draw another number of samples."""
-    line = small("hw5_diffusion", tmp_path, "--edition", "s24", "--epochs", 1)
-    assert hw5_diffusion.main(line) == 0
+    """Of the other edition: --evaluate says the same of the checkpoint again, but of another number of samples."""
+    assert hw5_diffusion.main(small("hw5_diffusion", tmp_path, "--edition", "s24", "--epochs", 1)) == 0
     before = json.loads((tmp_path / "metrics.json").read_text())
     assert before["optimal_loss"] < before["average_loss"] and before["score_error"] > 0
-    assert hw5_diffusion.main([*line, "--evaluate"]) == 0
-    after = json.loads((tmp_path / "metrics.json").read_text())
-    assert after.pop("command") == before.pop("command") + " --evaluate" and after == before
-    assert hw5_diffusion.main([*line, "--evaluate", "--samples", "40"]) == 0
+    assert hw5_diffusion.main(["--quiet", "--output_dir", str(tmp_path), "--evaluate", "--samples", "40"]) == 0
     more = json.loads((tmp_path / "metrics.json").read_text())
     assert more["sliced_wasserstein"] != before["sliced_wasserstein"] and more["cosine_0.0100"] == before["cosine_0.0100"]
+
+
+@each
+def test_evaluate_needs_no_other_flag(name, tmp_path, capsys):
+    """Whatever the run's settings were, they are those of the checkpoint; those named on the command line must be the same."""
+    def evaluate(*more):
+        data = [] if name == "hw5_diffusion" else ["--data_dir", small_sample()]
+        return MODULES[name].main([*map(str, data), "--quiet", "--output_dir", str(tmp_path), "--evaluate", *more])
+
+    few = {"hw5_vae": ["--iwae_samples", "2"], "hw5_gan": [], "hw5_diffusion": ["--samples", "30", "--langevin_steps", "2"]}[name]
+    assert MODULES[name].main(small(name, tmp_path, "--seed", 7, "--deterministic")) == 0
+    torch.use_deterministic_algorithms(False)
+    before = json.loads((tmp_path / "metrics.json").read_text())
+    assert evaluate(*few) == 0
+    after = json.loads((tmp_path / "metrics.json").read_text())
+    assert after.pop("evaluation")["seed"] == 7 and after == before
+    for flag, words in (("--epochs", "epoch"), ("--seed", "--seed 7, not 3")):
+        assert evaluate(*few, flag, "3") == 2
+        message = capsys.readouterr().err
+        assert words in message and message.count("\n") == 1
+
+
+def test_evaluate_refuses_the_other_scripts_checkpoint(tmp_path, capsys):
+    assert hw5_vae.main(small("hw5_vae", tmp_path, "--edition", "ese546", "--epochs", 1)) == 0
+    (tmp_path / "metrics.json").unlink()
+    assert hw5_gan.main(small("hw5_gan", tmp_path, "--evaluate")) == 2
+    assert "checkpoint.pt: not a checkpoint of this script" in capsys.readouterr().err
 
 
 @each
 def test_evaluate_needs_a_checkpoint(name, tmp_path, capsys):
     assert MODULES[name].main(small(name, tmp_path, "--evaluate")) == 2
     assert "checkpoint.pt: no such file" in capsys.readouterr().err
+
+
+def test_folders_of_weights_are_looked_for_before_the_training(tmp_path, capsys):
+    assert hw5_vae.main(small("hw5_vae", tmp_path, "--e_path", tmp_path / "nowhere" / "e.pt")) == 2
+    assert "nowhere/e.pt: cannot be written, there is no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def test_train_size(tmp_path):
@@ -290,10 +320,15 @@ gan = hw5_gan.GAN()
 gan.train(n_epochs=1, batch_size=200)
 assert hw5_gan.main(["--epochs", "1", "--batch_size", "200"]) == 0
 assert hw5_vae.main(["--epochs", "1", "--hidden_units", "20"]) == 0
+for script, line in ((hw5_vae, "--resume"), (hw5_vae, "--edition hw8"), (hw5_vae, "--data_dimension 5"), (hw5_gan, "--resume"),
+                     (hw5_gan, "--edition uva"), (hw5_gan, "--batch_size 60000")):
+    assert script.main(line.split()) == 2, line
 """
     done = subprocess.run([sys.executable, "-c", grade], cwd=tmp_path, text=True, capture_output=True, timeout=300,
                           env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 0, done.stderr
+    refusals = [line for line in done.stderr.splitlines() if line.startswith("hw5_")]
+    assert len(refusals) == 6 and "Traceback" not in done.stderr, done.stderr
     written = {path.name for path in (tmp_path / "outputs").rglob("*") if path.is_file()}
     assert written == {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png", "goal.png",
                        "samples_epoch_1.png", "losses.png"}

@@ -251,7 +251,7 @@ def test_a_run_killed_while_it_replaces_a_finished_one(tmp_path, monkeypatch):
         assert (folder / "unfinished" / "metrics.json").exists()
         with utils.RunFolder(folder, "hw5_vae.py"):
             pass
-        assert {path.name for path in folder.iterdir()} == {*utils.RunFolder.files(folder), ".lock"}
+        assert {path.name for path in folder.iterdir()} == {*utils.RunFolder.metrics(folder)["files"], ".lock"}
         assert hw5_vae.main([*line, "--resume"]) == 0
         assert json.loads((folder / "metrics.json").read_text())["seed"] == survived
         assert utils.load_tensors(folder / "checkpoint.pt")["settings"]["seed"] == survived
@@ -546,6 +546,25 @@ def test_weights_that_diverge_in_the_last_step_are_not_kept(tmp_path, monkeypatc
     assert code == 1 and "is nan; try a smaller --lr" in message, message
     assert not (tmp_path / "checkpoint.pt").exists()
     assert (tmp_path.with_name(tmp_path.name + ".1") / "checkpoint.pt").exists()
+
+
+@each
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+def test_too_little_memory_is_said_in_one_line(name, library, tmp_path, monkeypatch, capsys):
+    def greedy(model):
+        torch.empty(2**60, dtype=torch.uint8) if library == "torch" else np.zeros(2**60, np.uint8)  # more than any machine has
+        yield None
+
+    model = MODULES[name].build(MODULES[name].parse_args(small(name, tmp_path)))
+    monkeypatch.setattr(type(model), "fit", greedy)
+    code, message = MODULES[name].main(small(name, tmp_path)), capsys.readouterr().err
+    assert code == 2 and message.count("\n") == 1 and "not enough memory on cpu" in message, message
+
+
+def test_a_fault_of_the_code_is_not_called_one_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(hw5_vae.VAE, "fit", lambda model: iter([torch.ones(2) @ torch.ones(3)]))
+    with pytest.raises(RuntimeError, match="size"):
+        hw5_vae.main(small("hw5_vae", tmp_path))
 
 
 # ---- reproducible

@@ -207,9 +207,9 @@ def test_importance_weighted_bound_rises_from_the_elbo_to_the_exact_value(steep_
 
 
 def test_one_importance_sample_is_the_elbo(steep_vae):
-    one = torch.stack([steep_vae.log_likelihood_sampled(steep_vae.test_images, 1)])
     log_p_x, kl = steep_vae.bounds(steep_vae.test_images)
-    assert one.mean().item() == pytest.approx((log_p_x - kl).mean().item(), abs=3), "same mean, other noise"
+    one = steep_vae.log_likelihood_sampled(steep_vae.test_images, 1)  # with the same noise
+    torch.testing.assert_close(one, log_p_x - kl, atol=1e-3, rtol=0)
 
 
 def test_all_routes_agree_where_the_encoder_knows_the_posterior(steep_vae):
