@@ -190,6 +190,20 @@ def test_trajectories_hold_every_step_once():
     torch.testing.assert_close(last, expected[-1])
 
 
+def test_the_method_goes_from_where_it_is_told_with_the_averaged_network():
+    """Of edition cs446: x_mod is the start, then the levels, steps at each, and their size at the last."""
+    one, sigmas = model(), torch.tensor([0.2, 0.02])
+    one.average = Optimal(one.train_data)
+    x = start = torch.rand(4, 2)
+    generator = torch.Generator().manual_seed(2)
+    for sigma in (0.2, 0.02):
+        for _ in range(3):
+            step = 1e-5 * sigma**2 / 0.02**2
+            x = x + step * optimal_score(x, one.train_data, sigma)[0] + math.sqrt(2 * step) * torch.randn(4, 2, generator=generator)
+    ours = one.langevin_dynamics_sample(start, sigmas, 3, 1e-5, torch.Generator().manual_seed(2))
+    torch.testing.assert_close(ours, x, atol=1e-5, rtol=0)
+
+
 def test_samples_of_the_optimal_score_are_the_data():
     """The sampler alone, with a perfect score, and the measures of a model that has it."""
     perfect = model(edition="s24", samples=200, langevin_steps=30)
@@ -197,10 +211,13 @@ def test_samples_of_the_optimal_score_are_the_data():
     metrics = perfect.measure_samples()
     assert metrics["far_share"] < 0.01 and metrics["sliced_wasserstein"] < 0.25
     metrics = perfect.measure_field(200)
-    assert metrics["cosine_lowest"] == pytest.approx(1) and metrics["outside_share_towards_data"] == 1
+    assert metrics["cosine_lowest_from_0.03"] == pytest.approx(1) and metrics["outside_share_towards_data"] == 1
     perfect.average = lambda x, sigma: -optimal_score(x, perfect.train_data, sigma)[0]
     metrics = perfect.measure_field(200)
-    assert metrics["cosine_lowest"] == pytest.approx(-1) and metrics["outside_share_towards_data"] == 0
+    assert metrics["cosine_lowest_from_0.03"] == pytest.approx(-1) and metrics["outside_share_towards_data"] == 0
+    perfect.average = lambda x, sigma: optimal_score(x, perfect.train_data, sigma)[0] * (1 if sigma > 0.03 else -1)
+    metrics = perfect.measure_field(200)
+    assert metrics["cosine_lowest_from_0.03"] == pytest.approx(1) and metrics["cosine_0.0213"] == pytest.approx(-1)
 
 
 def test_a_network_that_is_not_told_sigma_has_a_limit():
@@ -284,7 +301,7 @@ def test_output_is_divided_by_sigma():
 
 
 def test_score_net_starts_wide():
-    """Deviations of the first weights, ten times as large for sigma, of the others, and of the biases; and a score of 0."""
+    """Deviations of the first weights, ten times as large for sigma, of the others, and of the biases; none in the last layer."""
     torch.manual_seed(0)
     first, *hidden, last = ScoreNet().layers
     assert first.weight[:, :2].std().item() == pytest.approx(5 / math.sqrt(3), rel=0.2)
@@ -336,6 +353,7 @@ def test_training_is_the_plain_loop(edition):
         for name in hidden:
             gradient = weights[name].grad
             momenta[name] = 0.95 * momenta[name] + 0.05 * gradient
+            weights[name].data *= 1 - 0.02 * 5 * rate
             weights[name].data -= 5 * rate * hw5_diffusion.orthogonalize(0.05 * gradient + 0.95 * momenta[name])
         decay = min(0.9, (1 + step) / (10 + step))
         for a, b in zip(average.parameters(), network.parameters()):
@@ -380,7 +398,14 @@ def test_figures_return_what_they_drew(edition, tmp_path):
     torch.testing.assert_close(panels[0], start)
     assert not torch.equal(panels[-1], panels[-2])
     assert one.plot_trajectories(3).shape == (3, 21, 2) and one.plot_points().shape == (2000, 2)
-    assert one.plot_score(20).shape[1] == 2
+
+
+def test_the_drawn_score_is_that_of_the_averaged_network_at_its_sigma(tmp_path):
+    one = model(tmp_path)
+    one.average = Optimal(one.train_data)
+    line = torch.linspace(0, 1, 100)
+    x = torch.stack(torch.meshgrid(line, line, indexing="ij"), 2).reshape(10_000, 2)
+    torch.testing.assert_close(one.plot_score(), optimal_score(x, one.train_data, 0.03)[0], atol=1e-2, rtol=1e-3)
 
 
 def test_start_of_sampling():
