@@ -252,8 +252,8 @@ class ScoreNet(nn.Module):
 class Muon(torch.optim.Optimizer):
     """Steps of learning rate lr for weight matrices, in all directions alike: along the orthogonalized momentum (Jordan 2024).
 
-    Each also takes the share lr * weight_decay of the weights: without it they grow for as long as they are trained, and with
-    them ripples of the score. torch.optim.Muon computes in bfloat16, which takes many times as long on a processor.
+    Each also shrinks the weights by the share lr * weight_decay: else they grow for as long as they are trained, and with them
+    ripples of the score. torch.optim.Muon computes in bfloat16, which takes many times as long on a processor.
     """
 
     def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.02):
@@ -463,15 +463,14 @@ class ScoreMatching:
         """
         samples = self.trajectory()[-1]
         ink, letters = self.draw_data(5 * POINTS, 3)
-        draws = [[self.draw_data(count, 4 + 2 * pair + second)[0] for second, count in enumerate((len(samples), POINTS))]
-                 for pair in range(PAIRS)]
+        pairs = [(self.draw_data(len(samples), 4 + 2 * pair)[0], self.draw_data(POINTS, 5 + 2 * pair)[0]) for pair in range(PAIRS)]
         nearest = [torch.cdist(block, ink).min(1) for block in samples.split(1000)]
         distances, indices = (torch.cat(part) for part in zip(*nearest))
         names = [letter for letter in self.args.word if not letter.isspace()]
         drawn, given = (torch.bincount(which, minlength=len(names)) / len(which) for which in (letters[indices], self.data[1]))
         shares = {f"share_{number}_{name}": share for number, (name, share) in enumerate(zip(names, (drawn / given).tolist()), 1)}
         return {"sliced_wasserstein": sliced_wasserstein(samples, self.train_data).item(),
-                "sliced_wasserstein_data": sum(sliced_wasserstein(a, b).item() for a, b in draws) / PAIRS,
+                "sliced_wasserstein_data": sum(sliced_wasserstein(a, b).item() for a, b in pairs) / PAIRS,
                 "far_share": (distances > 3 * self.noise_levels[-1]).float().mean().item(), **shares}
 
     def measure(self):

@@ -423,7 +423,7 @@ class RunFolder:
         return (self.folder / "metrics.json").exists()
 
     @staticmethod
-    def metrics(folder):
+    def read_metrics(folder):
         """What a finished run's metrics.json says; "files", the names of its files, at least."""
         try:
             metrics = json.loads((folder / "metrics.json").read_text())
@@ -478,9 +478,9 @@ class RunFolder:
 
     def move_in(self):
         """Let the files of the whole run in unfinished/ take the place of the finished run's."""
-        new = set(self.metrics(self.staging)["files"])
+        new = set(self.read_metrics(self.staging)["files"])
         fresh = {path.name for path in written if path.parent == self.folder}  # --e_path may point here
-        for name in set(self.metrics(self.folder)["files"]) - new - fresh:
+        for name in set(self.read_metrics(self.folder)["files"]) - new - fresh:
             (self.folder / name).unlink(missing_ok=True)
         left = {entry.name for entry in self.staging.iterdir()}  # a killed process may have moved some
         for name in sorted(new & left, key=lambda name: name == "metrics.json"):  # the mark comes last
@@ -650,10 +650,10 @@ def measure_again(args, build, folder, say):
     restore(model, state, {**settings, "data": checksum(model.train_data)}, path, generators=False)
     metrics = measure(model, say)
     if folder.finished:  # then metrics.json is there, and says how it was trained
-        before = folder.metrics(folder.folder)
+        before = folder.read_metrics(folder.folder)
         written.update(folder.path / name for name in before["files"])
-        for path in folder.publish({**before, **metrics, "evaluation": environment(args)}):
-            say(path)
+        for file in folder.publish({**before, **metrics, "evaluation": environment(args)}):
+            say(file)
     return 0
 
 

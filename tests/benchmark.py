@@ -69,7 +69,7 @@ def plain_networks(zdim=64):
 def plain_gan(images, batch_size, zdim=64, lr=0.0002, detach=False):
     """DataLoader over float images, Adam as it comes, fakes generated for each player.
 
-    As in public versions D's loss is carried back through G too, for nothing, unless the fakes are detached from it.
+    D's loss is carried back through G too, for nothing, as in the public versions looked at, or the fakes are detached from it.
     """
     disc, gen = plain_networks(zdim)
     optimizer_d, optimizer_g = (torch.optim.Adam(network.parameters(), lr=lr) for network in (disc, gen))

@@ -141,7 +141,7 @@ def test_evaluate_needs_no_other_flag(name, tmp_path, capsys):
     assert evaluate(*few) == 0
     after = json.loads((tmp_path / "metrics.json").read_text())
     assert after.pop("evaluation")["seed"] == 7 and after == before
-    for flag, words in (("--epochs", "epoch"), ("--seed", "--seed 7, not 3")):
+    for flag, words in (("--epochs", " 2, not 3"), ("--seed", "--seed 7, not 3")):
         assert evaluate(*few, flag, "3") == 2
         message = capsys.readouterr().err
         assert words in message and message.count("\n") == 1

@@ -329,7 +329,10 @@ def test_orthogonalize_keeps_directions_and_evens_out_lengths(rows, columns):
 
 @editions
 def test_training_is_the_plain_loop(edition):
-    """Twenty steps in double precision, with Adam, and Muon for the hidden layers of s24, on a cosine, points drawn with replacement, weights averaged."""
+    """Twenty steps in double precision, with Adam, and Muon for the hidden layers of s24, whose weights decay.
+
+    Rates are on a cosine, points drawn with replacement, weights averaged.
+    """
     trained, plain, average = (model(edition=edition, n_epochs=1, batch_size=30, ema_decay=0.9) for _ in range(3))
     x0, sigmas, network, average = trained.train_data, trained.noise_levels, plain.network, average.network
     for each in (trained.network, trained.average, network, average):
