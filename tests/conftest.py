@@ -1,5 +1,4 @@
 import gzip
-import os
 import shutil
 import struct
 import subprocess
@@ -27,6 +26,7 @@ def idx_bytes(array):
 def small_sample():
     """A folder of 400 training and 200 test images of the sample, so that a whole run is short."""
     folder = Path(tempfile.mkdtemp(prefix="hw5-sample-"))
+    folder.chmod(0o755)  # for tests that run as another user
     for path in SAMPLE.glob("*.gz"):
         array = hw5_utils.read_idx(path)[: 400 if path.name.startswith("train") else 200]
         (folder / path.name).write_bytes(gzip.compress(idx_bytes(array)))
@@ -61,3 +61,17 @@ def tiny_mnist(tmp_path):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What needs a browser, and whole runs of score matching, take long."""
+    for item in items:
+        if "open_page" in item.fixturenames or item.name.endswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
+SLOW = ("evaluate_the_same[hw5_diffusion.py]", "evaluate_the_same[hw5_gan.py]", "no_other_flag[hw5_diffusion]",
+        "what_it_does_and_found[hw5_diffusion]", "is_refused[hw5_diffusion-content0]", "test_diffusion_is_measured_again",
+        "test_a_path_that_stdout_cannot_encode", "earlier_one[True]", "[RUN 2> /dev/full]", "[RUN > /dev/full-1]",
+        "test_hostile_functions[never ends]", "test_the_announced_time_is_near_the_truth")

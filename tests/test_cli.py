@@ -4,6 +4,7 @@ import ast
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,16 +15,18 @@ from conftest import ROOT, SAMPLE, run_script, small_sample
 
 import hw5_diffusion
 import hw5_gan
+import hw5_lab.diffusion
+import hw5_lab.gan
+import hw5_lab.vae
 import hw5_utils as utils
 import hw5_vae
 
+EVERY = {"run.json", "history.csv", "metrics.json", "checkpoint.pt"}
 FILES = {
-    "hw5_vae": {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png", "history.csv", "metrics.json",
-                "checkpoint.pt"},
-    "hw5_gan": {"goal.png", "samples_epoch_2.png", "losses.png", "history.csv", "metrics.json", "checkpoint.pt", "training.gif",
-                "classifier.pt", "best.pt", "quality.png"},
-    "hw5_diffusion": {"data.png", "score_field.png", "samples.png", "trajectories.png", "history.csv", "metrics.json",
-                      "checkpoint.pt", "sampling.gif"},
+    "hw5_vae": EVERY | {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png"},
+    "hw5_gan": EVERY | {"goal.png", "samples_epoch_2.png", "losses.png", "quality.png", "training.gif", "classifier.pt",
+                        "best.pt"},
+    "hw5_diffusion": EVERY | {"data.png", "score_field.png", "samples.png", "trajectories.png", "sampling.gif"},
 }
 COLUMNS = {
     "hw5_vae": "epoch,train_elbo,train_reconstruction,train_kl,test_elbo,test_reconstruction,test_kl,seconds",
@@ -31,6 +34,7 @@ COLUMNS = {
     "hw5_diffusion": "epoch,loss,average_loss,score_error,seconds",
 }
 MODULES = {"hw5_vae": hw5_vae, "hw5_gan": hw5_gan, "hw5_diffusion": hw5_diffusion}
+COURSE_NAMES = {"BASE_URL", "download", "mnist", "load_mnist", "batch_indices", "array_to_image", "concat_images", "GANDataset"}
 each = pytest.mark.parametrize("name", MODULES)
 both = pytest.mark.parametrize("name", ["hw5_vae", "hw5_gan"])  # that train on MNIST
 
@@ -111,8 +115,9 @@ def test_every_edition_runs_whole(name, edition, figures, tmp_path, capsys):
         assert float(history[0][f"{held_out}_elbo"]) < float(history[1][f"{held_out}_elbo"]), "the bound must rise"
 
 
-def test_the_editions_of_another_checkpoint_are_named(tmp_path, capsys):
+def test_the_edition_of_another_checkpoint_is_named(tmp_path, capsys):
     assert hw5_vae.main(small("hw5_vae", tmp_path, "--edition", "hw8")) == 0
+    (tmp_path / "metrics.json").unlink()  # as if it had been killed before the end
     assert hw5_vae.main(small("hw5_vae", tmp_path, "--edition", "cs446", "--resume")) == 2
     assert "--edition hw8, not cs446" in capsys.readouterr().err
 
@@ -147,11 +152,11 @@ def test_evaluate_needs_no_other_flag(name, tmp_path, capsys):
         assert words in message and message.count("\n") == 1
 
 
-def test_evaluate_refuses_the_other_scripts_checkpoint(tmp_path, capsys):
+@pytest.mark.parametrize("flag", ["--evaluate", "--resume"])
+def test_the_run_of_another_script_is_named(flag, tmp_path, capsys):
     assert hw5_vae.main(small("hw5_vae", tmp_path, "--edition", "ese546", "--epochs", 1)) == 0
-    (tmp_path / "metrics.json").unlink()
-    assert hw5_gan.main(small("hw5_gan", tmp_path, "--evaluate")) == 2
-    assert "checkpoint.pt: not a checkpoint of this script" in capsys.readouterr().err
+    assert hw5_gan.main(small("hw5_gan", tmp_path, flag)) == 2
+    assert "checkpoint.pt: belongs to a run of hw5_vae.py" in capsys.readouterr().err
 
 
 @each
@@ -160,25 +165,26 @@ def test_evaluate_needs_a_checkpoint(name, tmp_path, capsys):
     assert "checkpoint.pt: no such file" in capsys.readouterr().err
 
 
-def test_folders_of_weights_are_looked_for_before_the_training(tmp_path, capsys):
-    assert hw5_vae.main(small("hw5_vae", tmp_path, "--e_path", tmp_path / "nowhere" / "e.pt")) == 2
-    assert "nowhere/e.pt: cannot be written, there is no such folder" in capsys.readouterr().err
-    assert not (tmp_path / "checkpoint.pt").exists()
-
-
 def test_train_size(tmp_path):
     assert hw5_vae.main(small("hw5_vae", tmp_path, "--train_size", 150, "--batch_size", 150, "--epochs", 1)) == 0
-    assert len(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["history"]) == 1
-    assert len(hw5_vae.VAE(hw5_vae.parse_args(["--train_size", "150", "--data_dir", str(SAMPLE)])).train_images) == 150
+    assert len(torch.load(tmp_path / "checkpoint.pt", weights_only=True)["record"]["history"]) == 1
+    args = hw5_lab.vae.parse_args(["--train_size", "150", "--data_dir", str(SAMPLE), "--device", "cpu"])
+    assert len(hw5_lab.vae.build(args).train_images) == 150
 
 
 @each
-def test_a_loud_run_lists_what_it_wrote(name, tmp_path, capsys):
+def test_a_loud_run_says_what_it_does_and_found(name, tmp_path, capsys, monkeypatch):
+    """On what data and device, how long, the results in words, and where they are, relative to where the user stands."""
+    monkeypatch.chdir(tmp_path)
     arguments = [word for word in small(name, tmp_path / "out") if word != "--quiet"]
     assert MODULES[name].main(arguments) == 0
     printed = capsys.readouterr()
-    for file in FILES[name]:
-        assert str(tmp_path / "out" / file) in printed.out
+    first, *results, last = printed.out.strip().splitlines()
+    data = "2,000 points that spell 'CS 446'" if name == "hw5_diffusion" else "400 MNIST images"
+    assert first.startswith(f"Training on {data} with ") and re.search(r" about \d+ (second|minute)s?\.$", first)
+    assert last == f"All numbers are in {os.path.join('out', 'metrics.json')}, the figures beside it."
+    words = {"hw5_vae": "ELBO", "hw5_gan": "Frechet distance", "hw5_diffusion": "cosine"}[name]
+    assert any(words in line for line in results)
     assert "epoch 2/2" in printed.err and {"hw5_vae": "train_elbo", "hw5_gan": "loss_d", "hw5_diffusion": "loss"}[name] in printed.err
 
 
@@ -197,17 +203,36 @@ def test_same_seed_same_run_other_seed_other_run(name, tmp_path):
 
 
 def test_defaults_are_the_homeworks():
-    args = vars(hw5_vae.parse_args([]))
+    """Of the scripts alone, and of the laboratory, whose own flags do nothing by default."""
     expected = dict(num_epoches=200, batch_size=100, hidden_units=500, latent_dimension=2, data_dimension=784, seed=1234,
                     lr=1e-3, resume_training=False)
-    assert {name: args[name] for name in expected} == expected
-    args = vars(hw5_diffusion.parse_args([]))
-    assert (args["edition"], args["word"], args["langevin_steps"], args["langevin_eps"]) == ("cs446", "CS446", 100, 2e-5)
-    args = vars(hw5_gan.parse_args([]))
+    for parse_args in (hw5_vae.parse_args, hw5_lab.vae.parse_args):
+        args = vars(parse_args([]))
+        assert {name: args[name] for name in expected} == expected
+    assert (args["edition"], args["train_size"], args["refine_encoder"]) == ("cs446", 10_000, 0)
+    expected = dict(word="CS 446", n_epochs=60, langevin_steps=100, langevin_eps=2e-5, seed=446)
+    for parse_args in (hw5_diffusion.parse_args, hw5_lab.diffusion.parse_args):
+        args = vars(parse_args([]))
+        assert {name: args[name] for name in expected} == expected
+    assert args["ema_decay"] == 0
     expected = dict(n_epochs=100, iter_d=1, iter_g=1, batch_size=256, lr=0.0002, zdim=64, seed=2)
-    assert {name: args[name] for name in expected} == expected
+    for parse_args in (hw5_gan.parse_args, hw5_lab.gan.parse_args):
+        args = vars(parse_args([]))
+        assert {name: args[name] for name in expected} == expected
     assert args["data_dir"] == ROOT / "data" and args["output_dir"] == ROOT / "outputs" / "gan"
     assert hw5_vae.parse_args(["--num_epoches", "3"]).num_epoches == hw5_vae.parse_args(["--epochs", "3"]).num_epoches == 3
+
+
+@pytest.mark.parametrize("parse_args, line, expected", [
+    (hw5_lab.vae.parse_args, "--edition uva --latent_dimension 2", dict(latent_dimension=2, num_epoches=40, batch_size=128)),
+    (hw5_lab.vae.parse_args, "--epochs 3 --edition=hw8", dict(num_epoches=3, hidden_units=400, train_size=60_000)),
+    (hw5_lab.vae.parse_args, "--edition ese546", dict(num_epoches=50, batch_size=32, latent_dimension=8, data_dimension=196)),
+    (hw5_lab.gan.parse_args, "--edition uva --epochs 7", dict(n_epochs=7, zdim=100, batch_size=64, lr=2e-4)),
+    (hw5_lab.diffusion.parse_args, "--edition s24 --lr 0.1", dict(n_epochs=200, batch_size=2000, word="CS446", lr=0.1)),
+])
+def test_flags_override_the_edition(parse_args, line, expected):
+    args = vars(parse_args(line.split()))
+    assert {name: args[name] for name in expected} == expected
 
 
 @each
@@ -297,14 +322,34 @@ def test_batch_larger_than_the_data(tmp_path, capsys):
 # ---- the course's own utils module beside the scripts
 
 
-def test_with_the_courses_utils(tmp_path):
-    """A grader's folder: our two scripts, its hw5_utils, MNIST in data/; everything that it may call works."""
-    for source in ("hw5_vae.py", "hw5_gan.py", "tests/course/hw5_utils.py"):
+@pytest.fixture
+def grader(tmp_path):
+    """A grader's folder: the scripts without the laboratory, the course's hw5_utils, MNIST in data/."""
+    for source in ("hw5_vae.py", "hw5_gan.py", "hw5_diffusion.py", "tests/course/hw5_utils.py"):
         shutil.copy(ROOT / source, tmp_path)
     shutil.copytree(small_sample(), tmp_path / "data")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name, line, figures", [
+    ("hw5_vae", "--epochs 2 --hidden_units 20", {"data_space", "latent_space", "inter_class_interpolation"}),
+    ("hw5_gan", "--epochs 2 --batch_size 100", {"goal", "samples_epoch_2"}),
+    ("hw5_diffusion", "--epochs 2 --langevin_steps 2", {"data", "score_field", "samples", "trajectories"}),
+])
+def test_a_script_alone_trains_and_draws(name, line, figures, grader):
+    """A line per epoch, and the homework's figures; nothing of the laboratory."""
+    done = subprocess.run([sys.executable, f"{name}.py", *line.split()], cwd=grader, text=True, capture_output=True,
+                          timeout=300)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert [text.split(":")[0] for text in done.stdout.splitlines()] == ["epoch 1", "epoch 2"]
+    assert {path.stem for path in (grader / "outputs" / name.removeprefix("hw5_")).iterdir()} == figures
+
+
+def test_a_grader_calls_everything_of_two_uploaded_files(grader):
+    (grader / "hw5_diffusion.py").unlink()
     grade = """
 import argparse, sys, torch, hw5_utils, hw5_vae, hw5_gan
-assert not hasattr(hw5_utils, "run"), "this must be the course's module"
+assert not hasattr(hw5_utils, "Fault"), "this must be the course's module"
 assert "matplotlib" not in sys.modules and "torchvision" not in sys.modules
 args = argparse.Namespace(latent_dimension=2, hidden_units=20, data_dimension=784, resume_training=False, batch_size=100,
                           num_epoches=1, e_path="e.pt", d_path="d.pt")
@@ -314,36 +359,65 @@ vae.train()
 assert vae.visualize_data_space().shape == (307, 59)
 assert vae.visualize_latent_space().shape == (400, 2)
 assert vae.visualize_inter_class_interpolation().shape == (90, 338)
-vae.visualize()
 assert hw5_vae.parse_args(["--epochs", "3"]).num_epoches == 3
+args.resume_training = True
+again = hw5_vae.VAE(args)
+assert all(torch.equal(a, b) for a, b in zip(vae.parameters(), again.parameters()))
 gan = hw5_gan.GAN()
 gan.train(n_epochs=1, batch_size=200)
 assert hw5_gan.main(["--epochs", "1", "--batch_size", "200"]) == 0
-assert hw5_vae.main(["--epochs", "1", "--hidden_units", "20"]) == 0
-for script, line in ((hw5_vae, "--resume"), (hw5_vae, "--edition hw8"), (hw5_vae, "--data_dimension 5"), (hw5_gan, "--resume"),
-                     (hw5_gan, "--edition uva"), (hw5_gan, "--batch_size 60000")):
+for script, line in ((hw5_vae, "--resume"), (hw5_gan, "--batch_size 60000")):
     assert script.main(line.split()) == 2, line
+assert not any(name.startswith("hw5_lab") for name in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", grade], cwd=tmp_path, text=True, capture_output=True, timeout=300,
-                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = subprocess.run([sys.executable, "-c", grade], cwd=grader, text=True, capture_output=True, timeout=300,
+                          env={**os.environ, "PYTHONPATH": str(grader)})
     assert done.returncode == 0, done.stderr
-    refusals = [line for line in done.stderr.splitlines() if line.startswith("hw5_")]
-    assert len(refusals) == 6 and "Traceback" not in done.stderr, done.stderr
-    written = {path.name for path in (tmp_path / "outputs").rglob("*") if path.is_file()}
-    assert written == {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png", "goal.png",
-                       "samples_epoch_1.png", "losses.png"}
-    assert (tmp_path / "e.pt").exists() and (tmp_path / "d.pt").exists()
+    refusals = done.stderr.splitlines()
+    assert len(refusals) == 2 and all(line.startswith("hw5_") for line in refusals), done.stderr
+
+
+def test_the_laboratory_beside_the_courses_utils_says_what_it_needs(grader):
+    shutil.copytree(ROOT / "hw5_lab", grader / "hw5_lab")
+    done = subprocess.run([sys.executable, "hw5_vae.py", "--epochs", "1"], cwd=grader, text=True, capture_output=True)
+    assert done.returncode == 2 and done.stderr.startswith("hw5_lab: needs") and done.stderr.count("\n") == 1, done.stderr
+
+
+# ---- the benchmark
+
+
+def test_the_benchmark_works_on_the_sample_and_says_so(tmp_path):
+    """Also where there is neither MNIST nor a network: proxies that do not exist stand for that."""
+    (tmp_path / "empty").mkdir()
+    offline = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https")}
+    done = run_script("tests/benchmark.py", "--rounds", 0, "--epochs", 1, "--data_dir", tmp_path / "empty",
+                      env={**os.environ, **offline})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("4,000 training images of sample/") and "using the 5,000 digits" in done.stderr
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and "ELBO" not in line]
+    assert [row[1].strip() for row in rows] == ["1", "10"] and all(float(row[3]) < 0 for row in rows)
 
 
 # ---- habits
 
 
-def test_importing_does_nothing(tmp_path):
-    """No parsing, seeding, file access or slow imports."""
-    program = "import importlib, random, sys, torch; state = torch.get_rng_state(); sys.argv = ['x', '--nonsense']\n"
-    for name in ("hw5_utils", *MODULES):
-        program += (f"importlib.import_module('{name}'); assert torch.equal(state, torch.get_rng_state()), '{name} draws'; "
-                    f"assert not {{'matplotlib', 'torchvision', 'PIL'}} & set(sys.modules), '{name} imports what it need not'\n")
+def imports(path, everywhere):
+    """Names of the modules that a file imports, anywhere or outside of its functions."""
+    tree = ast.parse(path.read_text())
+    nodes = ast.walk(tree) if everywhere else tree.body
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    nodes = ast.walk(tree) if everywhere else tree.body
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+
+
+@each
+def test_importing_a_script_does_nothing(name, tmp_path):
+    """No parsing, seeding, file access, slow imports, nor an import of the laboratory that lies beside it."""
+    program = (f"import random, sys, torch; state = torch.get_rng_state(); sys.argv = ['x', '--nonsense']\n"
+               f"import hw5_utils, {name}\n"
+               f"assert torch.equal(state, torch.get_rng_state()), 'the import draws random numbers'\n"
+               f"slow = {{'matplotlib', 'torchvision', 'PIL', 'hw5_lab'}} & set(sys.modules)\n"
+               f"assert not slow, f'imports {{slow}}'")
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, text=True, capture_output=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0 and done.stdout == "", done.stderr
@@ -351,11 +425,35 @@ def test_importing_does_nothing(tmp_path):
 
 
 @each
-def test_no_pyplot_and_no_import_of_siblings(name):
+def test_scripts_stand_on_utils_alone(name):
+    path = ROOT / f"{name}.py"
+    assert not imports(path, everywhere=True) & {"matplotlib.pyplot", *MODULES}
+    assert not any(module.startswith("hw5_lab") for module in imports(path, everywhere=False))
+    used = {node.attr for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "utils"}
+    assert used <= COURSE_NAMES, f"{used - COURSE_NAMES} is not among the eight names of the course's utils"
+
+
+@each
+def test_graded_functions_begin_with_their_question(name):
+    """Every question of the coding parts is found by one search."""
+    questions = {"hw5_vae": ["2(a)", "2(b)i", "2(b)ii", "2(b)iii", "2(b)iv", "2(c)", "2(d)", "2(e)i", "2(e)ii", "2(e)iii"],
+                 "hw5_gan": ["4(a)", "4(b)", "4(c)", "4(d)", "4(e)", "4(f)"], "hw5_diffusion": ["4(b)", "4(c)"]}[name]
     tree = ast.parse((ROOT / f"{name}.py").read_text())
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert not imported & {"matplotlib.pyplot", *MODULES}
+    nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    starts = {(ast.get_docstring(node) or "").split(".")[0] for node in nodes}
+    assert set(questions) <= starts
+
+
+def test_rooms_are_small():
+    """The limits of the house: lines of a script, of a room, of a class."""
+    limits = {"hw5_vae": 400, "hw5_gan": 400, "hw5_diffusion": 420, "hw5_utils": 260}
+    for path in [*ROOT.glob("*.py"), *(ROOT / "hw5_lab").rglob("*.py")]:
+        text = path.read_text()
+        assert len(text.splitlines()) <= limits.get(path.stem, 450), path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                assert node.end_lineno - node.lineno < 220, f"{path}: class {node.name}"
 
 
 @each
@@ -369,7 +467,7 @@ def test_readme_lists_every_flag(name, capsys):
 
 
 def test_stub_offers_only_the_courses_names():
-    names = {"BASE_URL", "download", "mnist", "load_mnist", "batch_indices", "array_to_image", "concat_images", "GANDataset"}
+    names = COURSE_NAMES
     tree = ast.parse((ROOT / "tests" / "course" / "hw5_utils.py").read_text())
     defined = {node.name for node in tree.body if hasattr(node, "name")} | {"BASE_URL"}
     assert defined == names and names <= set(vars(utils))

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import importlib.util
 import shutil
+import struct
 import threading
 
 import numpy as np
@@ -62,6 +63,17 @@ def test_gan_dataset_equals_the_course(tiny_mnist):
         for index in (0, 59):
             assert ours[index].shape == (1, 28, 28) and torch.equal(ours[index], theirs[index])
     assert utils.GANDataset(tiny_mnist / TRAIN_IMAGES, "cpu")[0].max() > 1, "values stay 0..255"
+
+
+def test_gan_dataset_refuses_labels(tiny_mnist):
+    with pytest.raises(utils.Fault, match="expected images"):
+        utils.GANDataset(tiny_mnist / TRAIN_LABELS, "cpu")
+
+
+def test_too_few_images_for_a_grid_are_refused():
+    for count in (0, 5):
+        with pytest.raises(ValueError, match=f"{count} images, expected at least 2 . 3 = 6"):
+            utils.concat_images([np.zeros((28, 28))] * count, 2, 3)
 
 
 @pytest.mark.parametrize("row, col, padding", [(10, 2, 3), (3, 11, 3), (8, 8, 3), (1, 1, 0), (2, 3, 0), (2, 3, 5)])
@@ -153,7 +165,7 @@ def test_download_with_wrong_checksum_leaves_nothing_and_takes_the_sample(mirror
     assert len(utils.mnist(folder)[0]) == 4000
     assert list(folder.iterdir()) == [], "an unverified file must not get its final name"
     message = capsys.readouterr().err.splitlines()[-1]
-    assert "sample" in message and str(folder) in message and "70,000" in message
+    assert message == f"MNIST cannot be downloaded to {folder}: using the 5,000 digits of data/sample."
 
 
 def test_without_network_the_sample_is_taken_and_said(tmp_path, capsys, monkeypatch):
@@ -162,7 +174,8 @@ def test_without_network_the_sample_is_taken_and_said(tmp_path, capsys, monkeypa
 
     monkeypatch.setattr(utils, "download_mnist", offline)
     assert len(utils.mnist(tmp_path)[0]) == 4000
-    assert "no network" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "using the 5,000 digits of data/sample" in message and message.count("\n") == 1
 
 
 def test_course_download(mirror, tmp_path, monkeypatch):
@@ -222,7 +235,13 @@ def test_images_of_another_size(tiny_mnist):
 
 
 def test_no_images(tiny_mnist):
-    assert "(0, 28, 28)" in fault(tiny_mnist, TRAIN_IMAGES, idx_bytes(np.zeros((0, 28, 28), np.uint8)))
+    assert "0x28x28 = 0 bytes" in fault(tiny_mnist, TRAIN_IMAGES, idx_bytes(np.zeros((0, 28, 28), np.uint8)))
+
+
+def test_a_header_of_huge_dimensions(tiny_mnist):
+    """Also where one dimension is 0, so that the product is what the file holds."""
+    for shape in ((2**32 - 1,) * 3, (0, 2**32 - 1, 2**32 - 1)):
+        assert "of data" in fault(tiny_mnist, TRAIN_IMAGES, struct.pack(">4I", 0x0803, *shape))
 
 
 def test_labels_that_do_not_match_the_images(tiny_mnist):

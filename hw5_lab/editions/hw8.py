@@ -1,0 +1,74 @@
+"""UIUC HW8, 2020: gray pixels, 20 latents, ReLU, and the bound with the exact KL (Eq. 1); samples in every epoch."""
+
+import torch
+from torch import nn
+
+import hw5_utils as utils
+import hw5_vae
+from hw5_lab.vae import LabVAE
+from hw5_vae import elbo_from_logits, sample_diagonal_gaussian
+
+
+def reparameterize(mu, logvar):
+    """1(g). z ~ N(mu, diag(exp(logvar))) of mu's shape, with noise of its own for every element, on mu's device."""
+    return sample_diagonal_gaussian(mu, torch.exp(logvar))
+
+
+def kl_divergence(mu, sigma_square):
+    """KL(N(mu, diag(sigma_square)) || N(0, I)) in nats, [B] (Eq. 1): the exact value that kl_estimate estimates."""
+    return 0.5 * (sigma_square + mu**2 - 1 - torch.log(sigma_square)).sum(-1)
+
+
+class Encoder(hw5_vae.Encoder):
+    """The homework's encoder with ReLU. The second head is a log-variance."""
+
+    def forward(self, x):
+        h = torch.relu(self.fc1(x))
+        return self.fc2_mu(h), torch.exp(self.fc2_sigma(h))
+
+
+class Decoder(hw5_vae.Decoder):
+    """The homework's decoder with ReLU."""
+
+    def logits(self, z):
+        return self.fc2(torch.relu(self.fc1(z)))
+
+
+class AnalyticVAE(LabVAE):
+    """A VAE that trains on Eq. 1, with the exact KL, and reads all of MNIST. What three editions have in common."""
+
+    draws = 1  # of z, for each image
+
+    def bound(self, x, generator):
+        """The ELBO of each image x [B,data] in its two parts, log p(x|z) and the exact KL, [B] each."""
+        mu, sigma_square = self.encoder(x)
+        log_p_x = torch.zeros(len(x), device=x.device, dtype=x.dtype)
+        for _ in range(self.draws):
+            z = sample_diagonal_gaussian(mu, sigma_square, generator)
+            log_p_x = log_p_x + elbo_from_logits(z, mu, sigma_square, x, self.decoder.logits(z))[0] / self.draws
+        return log_p_x, kl_divergence(mu, sigma_square)
+
+    def prepare(self, images):
+        """uint8 images [N,28,28] -> float [N,784] in [0,1], as they are."""
+        return (images.float() / 255).flatten(1)
+
+    def read_data(self):
+        arrays = [torch.as_tensor(array) for array in utils.mnist(self.args.data_dir)]
+        splits = zip(("train", "test"), arrays[::2], arrays[1::2])
+        return {name: [self.prepare(images), nn.functional.one_hot(digits.long(), 10)]
+                for name, images, digits in splits}
+
+
+class VAE(AnalyticVAE):
+    edition = "hw8"
+    settings = dict(num_epoches=30, batch_size=128, hidden_units=400, latent_dimension=20, data_dimension=784,
+                    train_size=60_000)
+    activation, pixels = "relu", "gray"
+    Encoder, Decoder = Encoder, Decoder
+
+    def after_epoch(self, epoch):
+        super().after_epoch(epoch)
+        self.visualize_samples(epoch)
+
+    def visualize(self):
+        self.visualize_history()

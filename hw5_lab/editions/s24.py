@@ -1,0 +1,100 @@
+"""UIUC, spring 2024: the word in larger letters, a network that is told sigma, and its own sampler.
+
+The hidden layers take steps along their orthogonalized momentum (Muon), and the weights are averaged. At small sigma
+the best possible score of a finite set points to single points, which is hard to learn.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hw5_diffusion import column, compute_denoising_loss, langevin_dynamics  # noqa: F401, one is for importers
+from hw5_lab.diffusion import LabScoreMatching
+
+
+def langevin_dynamics_sample(scorenet, n_samples, sigmas, iterations=100, eps=2e-5, return_traj=False, generator=None):
+    """Samples [n,2] by annealed Langevin dynamics from N(0, I); with return_traj all steps [n, L*iterations, 2]."""
+    device = next((parameter.device for parameter in scorenet.parameters()), "cpu")
+    x = torch.randn(n_samples, 2, generator=generator, device=device)
+    steps = []
+    for x in langevin_dynamics(scorenet, x, sigmas, iterations, eps, generator):
+        if return_traj:
+            steps.append(x)
+    return torch.stack(steps, 1) if return_traj else x
+
+
+class ScoreNet(nn.Module):
+    """Score [N,2] at x [N,2], with sigma as a third input."""
+
+    def __init__(self, n_layers=8, latent_dim=128):
+        super().__init__()
+        sizes = [3, *[latent_dim] * (n_layers - 1), 2]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes, sizes[1:]))
+        # PyTorch's own weights let a signal shrink to a fourth in every such layer: after seven, little is left. Wide
+        # biases put the bends of the units all over the plane, where there are details to learn.
+        for number, layer in enumerate(self.layers[:-1]):
+            nn.init.normal_(layer.weight, std=(2.5 if number else 5) / math.sqrt(layer.in_features))
+            nn.init.normal_(layer.bias, std=2 if number else 4)
+        with torch.no_grad():
+            self.layers[0].weight[:, 2] *= 10  # sigma is small beside x, and the score changes faster with it
+        nn.init.zeros_(self.layers[-1].weight)
+
+    def forward(self, x, sigma):
+        sigma = column(sigma, x)
+        h = torch.cat([x, sigma], 1)
+        for layer in self.layers[:-1]:
+            h = F.softplus(layer(h))
+        return self.layers[-1](h) / sigma
+
+
+def orthogonalize(matrix, rounds=5):
+    """About U V^T [M,N] for a matrix U S V^T [M,N]: its singular values, but for tiny ones, go to between 0.7 and 1.2.
+
+    A round makes a singular value s, from 0 to 1, 3.4445 s - 4.775 s^3 + 2.0315 s^5 (Jordan 2024): no decomposition.
+    """
+    x = matrix / matrix.norm().clamp(min=1e-12)
+    for _ in range(rounds):
+        square = x @ x.T
+        x = 3.4445 * x + (2.0315 * square @ square - 4.775 * square) @ x
+    return x
+
+
+class Muon(torch.optim.Optimizer):
+    """Steps of learning rate lr for weight matrices, along the orthogonalized momentum (Jordan 2024).
+
+    Each step also shrinks the weights by the share lr * weight_decay. Without that they grow for as long as they are
+    trained, and ripples of the score grow with them. torch.optim.Muon computes in bfloat16, which is slow on a CPU.
+    """
+
+    def __init__(self, parameters, lr, momentum=0.95, weight_decay=0.02):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for weight in group["params"]:
+                state, gradient = self.state[weight], weight.grad
+                average = state.setdefault("average", torch.zeros_like(weight)).lerp_(gradient, 1 - group["momentum"])
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.sub_(group["lr"] * orthogonalize(gradient.lerp(average, group["momentum"])))
+
+
+class ScoreMatching(LabScoreMatching):
+    edition = "s24"
+    settings = dict(n_epochs=200, batch_size=2000, word="CS446", ema_decay=0.999)
+    Network = ScoreNet
+    knows_sigma = True
+    sigmas = 0.3, 0.01
+    start = 0.0, 1.0
+    canvas = dict(height=(1.0, 1.0), width=6.0, centre=0.0)
+    half_window = 2.5, 1.0
+
+    def make_optimizers(self):
+        """Adam, and Muon at five times its rate for the matrices between hidden layers."""
+        weights = list(self.network.parameters())
+        matrices = [each for each in weights if each.ndim == 2][1:-1]
+        others = [each for each in weights if not any(each is matrix for matrix in matrices)]
+        adam = torch.optim.Adam(others, lr=self.args.lr, fused=self.device.type != "mps")
+        return [adam, Muon(matrices, lr=5 * self.args.lr)]

@@ -1,0 +1,139 @@
+"""How good generated images are: compared with real ones in the features of a digit classifier."""
+
+import math
+from contextlib import suppress
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hw5_gan import channels_last
+from hw5_lab.checkpoint import Difference, checksum, compare
+from hw5_lab.folder import load_tensors, save_tensors
+from hw5_utils import Fault
+
+# --------------------------------------------------------------------------------------------------- measures
+
+
+def frechet_distance(a, b):
+    """Squared Frechet distance between the Gaussians fitted to features a [N,D] and b [M,D] (Dowson and Landau 1982).
+
+    |mean(a) - mean(b)|^2 + tr(A + B - 2 (A B)^(1/2)) with the covariances A and B: 0 for equal sets.
+    """
+    a, b = a.double(), b.double()
+    cov_a, cov_b = torch.cov(a.T, correction=0), torch.cov(b.T, correction=0)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root_a = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    # A B and root_a B root_a have the same eigenvalues, and the latter is symmetric
+    trace_of_root = torch.linalg.eigvalsh(root_a @ cov_b @ root_a).clamp(min=0).sqrt().sum()
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + cov_a.trace() + cov_b.trace() - 2 * trace_of_root
+
+
+def inception_score(log_p):
+    """exp E[KL(p(y|x) || p(y))] for log p(y|x) [N,C] (Salimans et al. 2016).
+
+    From 1 to C: it is C where every image is clear and all classes occur alike.
+    """
+    log_p_y = log_p.logsumexp(0) - math.log(len(log_p))
+    return (log_p.exp() * (log_p - log_p_y)).sum(1).mean().exp()
+
+
+def manifold_share(points, others, k=3):
+    """Share of `others` [M,D] inside the k-nearest-neighbour ball of at least one of `points` [N,D].
+
+    Of generated among real points this is the precision, of real among generated ones the recall (Kynkaanniemi 2019).
+    """
+    k = min(k, len(points) - 1)
+    radius = torch.cat([torch.cdist(block, points).kthvalue(k + 1).values  # the nearest is the point itself
+                        for block in points.split(1000)])
+    inside = [(torch.cdist(block, points) <= radius).any(1) for block in others.split(1000)]
+    return torch.cat(inside).float().mean()
+
+
+def nearest_neighbours(images, others):
+    """Euclidean distance over pixels of each of `images` [N,...] to the nearest of `others` [M,...], and its index."""
+    found = [torch.cdist(block, others.flatten(1)).min(1) for block in images.flatten(1).split(500)]
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
+
+
+# ------------------------------------------------------------------------------------------------- classifier
+
+
+class Classifier(nn.Module):
+    """Images [B,1,28,28] in [0,1] -> 64 features, and logits [B,10] of the digits."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, kernel_size=5, stride=2, padding=2), nn.ReLU(),  # [B,16,14,14]
+            nn.Conv2d(16, 32, kernel_size=5, stride=2, padding=2), nn.ReLU(),  # [B,32,7,7]
+            nn.Flatten(), nn.Linear(1568, 64), nn.ReLU(),
+        )
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.linear(self.features(x))
+
+
+def in_unit(images):
+    """uint8 images [N,1,28,28] as float in [0,1]."""
+    return channels_last(images.float().div_(255))
+
+
+class Evaluator:
+    """A classifier that is trained once on the real training images, and what it says of images.
+
+    images uint8 [N,1,28,28], digits [N]. The classifier is kept in the file `path`, where there is one, and read from
+    there for the same images.
+    """
+
+    def __init__(self, images, digits, path=None):
+        self.images, self.digits, self.path, self.ready = images, digits, path, False
+        with torch.random.fork_rng(devices=[]):  # the same classifier for every seed of the run
+            torch.manual_seed(0)
+            self.classifier = Classifier().to(images.device, memory_format=torch.channels_last)
+
+    def prepare(self, epochs=3, batch_size=128, lr=3e-3):
+        """Read the classifier, or train it with a rate that falls to 0. Returns the number of training steps."""
+        if self.ready:
+            return 0
+        self.ready = True
+        expected = {"checksum": checksum([self.images, self.digits]), "classifier": self.classifier.state_dict()}
+        with suppress(Fault, Difference):  # no file, a damaged one, one of other images: trained again
+            kept = load_tensors(self.path or "")
+            compare(kept, expected, "classifier.pt")
+            self.classifier.load_state_dict(kept["classifier"])
+            return 0
+        optimizer = torch.optim.Adam(self.classifier.parameters(), lr=lr)
+        generator, steps = torch.Generator().manual_seed(0), epochs * math.ceil(len(self.images) / batch_size)
+        orders = (torch.randperm(len(self.images), generator=generator) for _ in range(epochs))
+        batches = (batch for order in orders for batch in order.split(batch_size))
+        for step, indices in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+            loss = F.cross_entropy(self.classifier(in_unit(self.images[indices])), self.digits[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if self.path:
+            save_tensors({**expected, "classifier": self.classifier.state_dict()}, self.path)
+        return steps
+
+    @torch.no_grad()
+    def look(self, images):
+        """Features [N,64] and log p(digit) [N,10] of images [N,1,28,28] in [0,1], on the CPU."""
+        features = torch.cat([self.classifier.features(x) for x in images.split(1000)])
+        return features.cpu(), self.classifier.linear(features).log_softmax(1).cpu()
+
+    @cached_property
+    def train_features(self):
+        return self.look(in_unit(self.images))[0]
+
+    @staticmethod
+    def compare(seen, real):
+        """How images resemble real ones; both as look() returns them."""
+        (features, log_p), (real_features, _) = seen, real
+        return {"frechet_distance": frechet_distance(features, real_features).item(),
+                "inception_score": inception_score(log_p).item(),
+                "precision": manifold_share(real_features, features).item(),
+                "recall": manifold_share(features, real_features).item()}

@@ -1,0 +1,99 @@
+"""Runs in processes of their own, for tests that kill, starve and damage them."""
+
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+from test_cli import MODULES, rows, small
+
+from hw5_lab.folder import load_tensors
+
+# Processes that have torch imported but have computed nothing start at once and are as real as any other.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload([*MODULES, "hw5_lab.vae", "hw5_lab.gan", "hw5_lab.diffusion", "hw5_lab.editions.uva",
+                                  "matplotlib.figure", "matplotlib.backends.backend_agg",
+                                  "torch._dynamo", "torch.utils.serialization.config"])  # which torch imports late
+
+EPOCHS = {"hw5_vae": 20, "hw5_gan": 5, "hw5_diffusion": 5}
+
+
+def enter(name, arguments, errors, file_size=None, user=None):
+    """The body of a child process: the script's main() with its errors in a file."""
+    sys.stderr = open(errors, "a", buffering=1)
+    if user is not None:
+        os.setuid(user)
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    sys.exit(MODULES[name].main(arguments))
+
+
+class Child:
+    def __init__(self, name, arguments, **limits):
+        self.errors = Path(f"{arguments[arguments.index('--output_dir') + 1]}.err")
+        self.errors.parent.mkdir(parents=True, exist_ok=True)
+        line = [str(word) for word in arguments]
+        self.process = processes.Process(target=enter, args=(name, line, self.errors), kwargs=limits)
+        self.process.start()
+
+    def wait(self):
+        self.process.join(120)
+        return self.process.exitcode
+
+    def signal(self, number):
+        os.kill(self.process.pid, number)
+
+    def message(self):
+        return self.errors.read_text()
+
+
+def arguments(name, folder, *more):
+    """A run of some seconds with checkpoints, evaluations and frames in between."""
+    return small(name, folder, "--device", "cpu", "--epochs", EPOCHS[name], *more)
+
+
+def wait_for(path, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} does not appear"
+        time.sleep(0.005)
+
+
+def same(a, b):
+    """Whether two trees of dicts, lists, tensors and plain values are equal, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "seconds")
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_same_run(folder, reference):
+    """Same weights, optimizers, generators and history (seconds aside), and every file of a whole run."""
+    states = [load_tensors(path / "checkpoint.pt") for path in (folder, reference)]
+    for state in states:
+        del state["environment"]  # the command names the folder
+    assert same(*states)
+    drop_seconds = lambda table: [{key: value for key, value in row.items() if key != "seconds"} for row in table]
+    assert drop_seconds(rows(folder)) == drop_seconds(rows(reference))
+    assert {path.name for path in folder.iterdir()} == {path.name for path in reference.iterdir()}
+    for path in (*reference.glob("*.png"), *reference.glob("*.gif")):
+        assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def contents(folder):
+    """{name: bytes} of all files in a folder, but for those of locks."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+def stop_early(name, folder, *more):
+    """Kill a run after its first epoch."""
+    child = Child(name, arguments(name, folder, *more))
+    wait_for(folder / "checkpoint.pt")
+    child.process.kill()
+    child.wait()

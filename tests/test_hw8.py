@@ -1,0 +1,68 @@
+"""hw5_lab/editions/hw8: reparameterisation, the exact KL, gray images, the bound of Eq. 1."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import SAMPLE
+from plain import small_vae
+from torch import distributions as D
+
+import hw5_utils as utils
+import hw5_vae
+from hw5_lab.editions import hw8
+
+
+def test_reparameterize_takes_a_log_variance():
+    mu, logvar = torch.tensor([1.0, -2.0]).expand(50_000, 2), torch.tensor([0.0, 1.5]).expand(50_000, 2)
+    z = hw8.reparameterize(mu, logvar)
+    torch.testing.assert_close(z.mean(0), mu[0], atol=0.03, rtol=0)
+    torch.testing.assert_close(z.var(0), logvar[0].exp(), rtol=0.03, atol=0)
+    assert torch.corrcoef(z.T)[0, 1].abs() < 0.02, "independent noise for every element"
+
+
+def test_kl_divergence_against_torch():
+    mu, variance = torch.randn(6, 4), torch.rand(6, 4) + 0.1
+    expected = D.kl_divergence(D.Normal(mu, variance.sqrt()), D.Normal(torch.zeros(4), torch.ones(4))).sum(1)
+    torch.testing.assert_close(hw8.kl_divergence(mu, variance), expected)
+    assert hw8.kl_divergence(mu[:0], variance[:0]).shape == (0,)
+    assert hw8.reparameterize(mu[:0], variance[:0]).shape == (0, 4)
+
+
+def test_gray_images_stay_as_they_are():
+    images = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    images[0, 0, :3] = torch.tensor([128, 255, 3])
+    gray = small_vae(hw8.VAE).prepare(images)
+    assert gray.shape == (2, 784) and gray[0, :4].tolist() == pytest.approx([128 / 255, 1, 3 / 255, 0])
+    vae, arrays = small_vae(hw8.VAE), utils.mnist(SAMPLE)
+    np.testing.assert_allclose(vae.train_images, arrays[0].reshape(4000, 784) / 255, rtol=1e-6)
+    assert torch.equal(vae.test_labels.argmax(1), torch.from_numpy(arrays[3]).long())
+
+
+def test_training_is_default_adam_on_the_exact_kl():
+    """Ten steps in double precision, on Eq. 1 as the homework writes it."""
+    vae, plain = (small_vae(hw8.VAE, limit=100, batch_size=10, num_epoches=1).double() for _ in range(2))
+    plain.load_state_dict(vae.state_dict())
+    vae.train_images = vae.train_images.double()
+    optimizer = torch.optim.Adam(plain.parameters())
+    shuffle, noise = torch.Generator().manual_seed(1234), torch.Generator().manual_seed(1234)
+    for indices in torch.randperm(100, generator=shuffle).split(10):
+        x = vae.train_images[indices]
+        mu, sigma_square = plain.encoder(x)
+        z = mu + sigma_square.sqrt() * torch.randn(mu.shape, generator=noise, dtype=torch.double)
+        kl = D.kl_divergence(D.Normal(mu, sigma_square.sqrt()), D.Normal(0.0 * mu, 1.0 + 0 * mu)).sum(1)
+        loss = (kl - hw5_vae.logpdf_bernoulli(x, plain.decoder(z))).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    vae.train_epoch(0)
+    for ours, theirs in zip(vae.parameters(), plain.parameters()):
+        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
+
+
+def test_a_gray_pixel_costs_its_cross_entropy():
+    """x log p + (1-x) log(1-p), which is not a density: at p = x it is the negative entropy, its largest value."""
+    x, p = torch.tensor([[0.3]]), torch.tensor([0.2, 0.3, 0.4])
+    values = hw5_vae.logpdf_bernoulli(x, p[:, None])
+    assert values.argmax() == 1 and values[1].item() == pytest.approx(0.3 * math.log(0.3) + 0.7 * math.log(0.7))

@@ -1,0 +1,192 @@
+"""hw5_lab/editions/s24: its sampler, its network, Muon, and training with both optimizers."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from plain import Optimal, assert_same_weights, small_model, word
+from torch import nn
+
+import hw5_diffusion
+from hw5_lab.editions import s24
+from hw5_lab.editions.s24 import ScoreMatching, ScoreNet
+
+# ---- sampling
+
+
+def test_trajectories_hold_every_step_once():
+    """Against the steps as the homework writes them, from N(0, I); no step overwrites another."""
+    points, sigmas = word("I")[0], [0.3, 0.05, 0.01]
+    network = Optimal(points)
+    torch.manual_seed(1)
+    ways = s24.langevin_dynamics_sample(network, 5, torch.tensor(sigmas), iterations=4, return_traj=True)
+    torch.manual_seed(1)
+    x, expected = torch.randn(5, 2), []
+    for sigma in sigmas:
+        alpha = 2e-5 * sigma**2 / sigmas[-1] ** 2
+        for _ in range(4):
+            x = x + alpha * network(x, sigma).detach() + math.sqrt(2 * alpha) * torch.randn(5, 2)
+            expected.append(x)
+    assert ways.shape == (5, 12, 2)
+    torch.testing.assert_close(ways, torch.stack(expected, 1))
+    assert all(not torch.equal(ways[:, a], ways[:, b]) for a, b in itertools.combinations(range(12), 2)), "aliased"
+    torch.manual_seed(1)
+    last = s24.langevin_dynamics_sample(network, 5, torch.tensor(sigmas), iterations=4)
+    torch.testing.assert_close(last, expected[-1])
+
+
+def test_samples_of_one_data_point():
+    """Langevin steps of size alpha on N(m, sigma^2) have the variance sigma^2 / (1 - alpha / (2 sigma^2)), exactly."""
+    centre, sigmas = torch.tensor([[0.3, -0.2]]), hw5_diffusion.generate_noise_levels(0.3, 0.01, 10)
+    samples = s24.langevin_dynamics_sample(Optimal(centre), 20_000, sigmas, iterations=30)
+    assert samples.shape == (20_000, 2)
+    torch.testing.assert_close(samples.mean(0), centre[0], atol=4e-4, rtol=0)
+    torch.testing.assert_close(samples.var(0), torch.full((2,), 0.01**2 / 0.9), rtol=0.05, atol=0)
+
+
+def test_start_of_sampling():
+    x = small_model(ScoreMatching).initial_random_samples(20_000, torch.Generator().manual_seed(0))
+    assert x.mean().item() == pytest.approx(0, abs=0.02) and x.std().item() == pytest.approx(1, rel=0.02)
+
+
+def test_names_that_the_homework_imports():
+    assert s24.compute_denoising_loss is hw5_diffusion.compute_denoising_loss
+    one = small_model(ScoreMatching)
+    torch.testing.assert_close(one.noise_levels, hw5_diffusion.generate_noise_levels(0.3, 0.01, 10))
+    assert one.knows_sigma and one.args.word == "CS446" and not one.args.word.count(" ")
+
+
+def test_the_grid_fills_the_window():
+    x = small_model(ScoreMatching).grid(11)
+    assert x.shape == (44, 2)
+    assert (x[:, 0].min(), x[:, 0].max(), x[:, 1].min(), x[:, 1].max()) == (-2.5, 2.5, -1, 1)
+
+
+# ---- the network
+
+
+def test_parameter_count():
+    count = sum(parameter.numel() for parameter in ScoreNet().parameters())
+    assert count == 3 * 128 + 6 * 128 * 128 + 128 * 2 + 7 * 128 + 2
+    assert sum(parameter.numel() for parameter in ScoreNet(3, 5).parameters()) == 3 * 5 + 5 + 5 * 5 + 5 + 5 * 2 + 2
+
+
+def test_sigma_may_be_a_number_or_a_column():
+    net, x = ScoreNet(), torch.rand(5, 2)
+    nn.init.normal_(net.layers[-1].weight, std=0.1)  # the last weights start at 0
+    expected = net(x, torch.full((5, 1), 0.1))
+    assert expected.shape == (5, 2)
+    for sigma in (0.1, torch.tensor(0.1), torch.full((5,), 0.1), np.float32(0.1)):
+        torch.testing.assert_close(net(x, sigma), expected)
+    mixed = net(x, torch.tensor([0.1, 0.2, 0.3, 0.1, 0.01]))
+    for row, sigma in enumerate([0.1, 0.2, 0.3, 0.1, 0.01]):
+        torch.testing.assert_close(mixed[row : row + 1], net(x[row : row + 1], sigma), rtol=1e-4, atol=1e-3)
+
+
+def test_network_is_the_plain_one():
+    net, x = ScoreNet(), torch.rand(5, 2)
+    nn.init.normal_(net.layers[-1].weight, std=0.1)
+    layers = [part for layer in net.layers for part in (layer, nn.Softplus())][:-1]
+    assert len(net.layers) == 8
+    plain = nn.Sequential(*layers)(torch.cat([x, torch.full((5, 1), 0.2)], 1)) / 0.2
+    torch.testing.assert_close(net(x, 0.2), plain)
+
+
+def test_output_is_divided_by_sigma():
+    net = ScoreNet()
+    nn.init.constant_(net.layers[-1].bias, 2.0)  # the last weights start at 0
+    torch.testing.assert_close(net(torch.rand(5, 2), 0.1), torch.full((5, 2), 20.0))
+
+
+def test_score_net_starts_wide():
+    """First weights, ten times as wide for sigma; the other weights; the biases; a last layer of 0."""
+    torch.manual_seed(0)
+    first, *hidden, last = ScoreNet().layers
+    assert first.weight[:, :2].std().item() == pytest.approx(5 / math.sqrt(3), rel=0.2)
+    assert first.weight[:, 2].std().item() == pytest.approx(50 / math.sqrt(3), rel=0.2)
+    assert first.bias.std().item() == pytest.approx(4, rel=0.2)
+    for layer in hidden:
+        assert layer.weight.std().item() == pytest.approx(2.5 / math.sqrt(128), rel=0.05)
+        assert layer.bias.std().item() == pytest.approx(2, rel=0.2)
+    assert not last.weight.any()
+
+
+# ---- training
+
+
+@pytest.mark.parametrize("rows, columns", [(40, 40), (60, 20), (20, 60)])
+def test_orthogonalize_keeps_directions_and_evens_out_lengths(rows, columns):
+    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+    u, sizes, v = torch.linalg.svd(matrix, full_matrices=False)
+    for scale in (1e-6, 1.0, 1e6):
+        x = s24.orthogonalize(scale * u @ sizes.clamp(min=sizes[0] / 30).diag() @ v)
+        seen = u.T @ x @ v.T  # diagonal, where x has the same singular vectors
+        assert (seen - seen.diagonal().diag()).abs().max() < 1e-3
+        assert 0.65 < seen.diagonal().min() and seen.diagonal().max() < 1.25
+    assert not s24.orthogonalize(torch.zeros(rows, columns)).any(), "no gradient, no step"
+
+
+def test_training_is_the_plain_loop():
+    """Twenty steps in double precision: Muon for the hidden layers, whose weights decay, and Adam for the others.
+
+    Rates are on a cosine, points drawn with replacement, weights averaged.
+    """
+    class Enough(Exception):
+        pass
+
+    def tick():
+        tick.steps += 1
+        if tick.steps == 20:
+            raise Enough
+
+    tick.steps = 0
+    trained, plain, average = (small_model(ScoreMatching, n_epochs=1, batch_size=30, ema_decay=0.9) for _ in range(3))
+    x0, sigmas, network, average = trained.train_data, trained.noise_levels, plain.network, average.network
+    for each in (trained.network, trained.average, network, average):
+        each.double().register_forward_pre_hook(lambda network, inputs: tuple(value.double() for value in inputs))
+    weights = dict(network.named_parameters())
+    hidden = [f"layers.{number}.weight" for number in range(1, 7)]
+    adam = torch.optim.Adam([weight for name, weight in weights.items() if name not in hidden])
+    momenta, generator = {name: 0.0 for name in hidden}, torch.Generator().manual_seed(trained.args.seed)
+    for step in range(20):
+        rate = 4e-3 * (1 + math.cos(math.pi * step / 100)) / 2
+        x = x0[torch.randint(2000, (30,), generator=generator)]
+        sigma = sigmas[torch.randint(10, (30, 1), generator=generator)]
+        noise = torch.randn(30, 2, generator=generator)
+        noisy = x + sigma * noise
+        loss = (sigma**2 / 2 * (network(noisy, sigma) + (noisy - x) / sigma**2) ** 2).sum(1).mean()
+        network.zero_grad()
+        loss.backward()
+        adam.param_groups[0]["lr"] = rate
+        adam.step()
+        for name in hidden:
+            gradient = weights[name].grad
+            momenta[name] = 0.95 * momenta[name] + 0.05 * gradient
+            weights[name].data *= 1 - 0.02 * 5 * rate
+            weights[name].data -= 5 * rate * s24.orthogonalize(0.05 * gradient + 0.95 * momenta[name])
+        decay = min(0.9, (1 + step) / (10 + step))
+        for a, b in zip(average.parameters(), network.parameters()):
+            a.data = decay * a.data + (1 - decay) * b.data
+    with pytest.raises(Enough):
+        trained.train_epoch(0, tick)
+    assert_same_weights(trained.network, network, 1e-5)
+    assert_same_weights(trained.average, average, 1e-5)
+
+
+def test_no_network_has_less_loss_than_the_optimal_score():
+    """Untrained, and trained for a while: the same noise for all."""
+    one = small_model(ScoreMatching, n_epochs=1, batch_size=200)
+    points, sigmas = one.train_data, one.noise_levels
+    loss = lambda network: hw5_diffusion.compute_denoising_loss(network, points, sigmas,
+                                                                torch.Generator().manual_seed(3)).item()
+    best, before = loss(Optimal(points)), loss(one.network)
+    one.train_epoch(0)
+    after = loss(one.average)
+    assert 0.2 < best < after < before, (best, after, before)
+
+
+def test_default_settings():
+    args = small_model(ScoreMatching).args
+    assert (args.n_epochs, args.batch_size, args.lr, args.ema_decay) == (200, 2000, 4e-3, 0.999)

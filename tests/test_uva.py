@@ -1,0 +1,230 @@
+"""hw5_lab/editions/uva: drawn pixels, validation, the manifold; the dense GAN, whose generator learns first."""
+
+import argparse
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from plain import assert_same_weights, small_gan, small_vae, train, zero
+from torch import distributions as D
+from torch import nn
+
+from hw5_lab.checkpoint import check, restore, snapshot
+from hw5_lab.editions import uva
+from hw5_lab.evaluator import in_unit
+from hw5_lab.run import settings_of
+
+# ---- VAE
+
+
+def test_a_scale_that_is_a_deviation_stays_positive():
+    encoder = zero(uva.Encoder(2, 3, 4))
+    encoder.fc2_sigma.bias.data = torch.tensor([-3.0, 2.0])
+    _, variance = encoder(torch.rand(5, 4))
+    torch.testing.assert_close(variance, nn.functional.softplus(torch.tensor([-3.0, 2.0])).square().expand(5, 2))
+
+
+def test_drawn_pixels_are_drawn_once_for_all():
+    images = torch.full((200, 28, 28), 51, dtype=torch.uint8)
+    prepare = small_vae(uva.VAE).prepare
+    torch.manual_seed(1)
+    first = prepare(images)
+    torch.manual_seed(2)
+    assert torch.equal(first, prepare(images))
+    assert set(first.unique().tolist()) == {0.0, 1.0} and first.mean().item() == pytest.approx(51 / 255, abs=0.005)
+    assert (first[0] != first[1]).any()
+    same = [small_vae(uva.VAE, seed=seed).train_images for seed in (1, 2)]
+    assert torch.equal(*same), "one draw, whatever the seed of the run"
+
+
+def test_validation_images_never_train():
+    weights = []
+    for spoiled in (False, True):
+        torch.manual_seed(1)
+        vae = small_vae(uva.VAE, num_epoches=1, train_size=10**6)
+        assert len(vae.held_out_images) == 666 and len(vae.train_images) == 3334
+        if spoiled:
+            vae.held_out_images.fill_(0.5)
+        history = train(vae)
+        weights.append([value.clone() for value in vae.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights))
+    assert "validation_elbo" in history[0] and "test_elbo" not in history[0], "no epoch looks at the test images"
+
+
+def test_no_image_is_in_two_splits():
+    vae = small_vae(uva.VAE)
+    assert set(vae.splits) == {"train", "validation", "test"}
+    images = torch.cat([parts[0] for parts in vae.splits.values()])
+    assert len(images) == 5000 == len(images.unique(dim=0))
+
+
+def test_too_few_images_for_validation_are_refused(monkeypatch):
+    arrays = torch.zeros(5, 28, 28, dtype=torch.uint8), torch.arange(5)
+    monkeypatch.setattr("hw5_utils.mnist", lambda folder: (*arrays, *arrays))
+    with pytest.raises(ValueError, match="5 training images leave none for validation; edition uva needs 6"):
+        small_vae(uva.VAE).train_images
+
+
+def test_manifold_has_no_infinite_border_and_the_right_order(tmp_path):
+    vae = small_vae(uva.VAE, latent_dimension=2)
+    vae.folder = tmp_path
+    grid = vae.visualize_manifold()
+    assert grid.shape == (617, 617) and np.isfinite(grid).all() and (tmp_path / "manifold.png").exists()
+    quantile = lambda u: D.Normal(0, 1).icdf(torch.tensor(u)).item()
+    with torch.no_grad():
+        for row, column in ((0, 0), (19, 0), (4, 11)):
+            z = torch.tensor([[quantile((column + 0.5) / 20), quantile((19 - row + 0.5) / 20)]])
+            cell = grid[31 * row :][:28, 31 * column :][:, :28]
+            np.testing.assert_allclose(cell, vae.decoder(z).view(28, 28), atol=1e-5)
+    assert small_vae(uva.VAE).visualize_manifold() is None, "only a plane of latents can be shown"
+
+
+# ---- GAN
+
+
+def dense_gan(folder=None, **settings):
+    return small_gan(uva.GAN, folder, **{"zdim": 6, "limit": 200, "batch_size": 20, **settings})
+
+
+def plain_dense_networks(zdim):
+    torch.manual_seed(2)
+    disc = nn.Sequential(nn.Linear(784, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256), nn.LeakyReLU(0.2),
+                         nn.Linear(256, 1))
+    gen = nn.Sequential(
+        nn.Linear(zdim, 128), nn.LeakyReLU(0.2), nn.Linear(128, 256), nn.BatchNorm1d(256), nn.LeakyReLU(0.2),
+        nn.Linear(256, 512), nn.BatchNorm1d(512), nn.LeakyReLU(0.2),
+        nn.Linear(512, 1024), nn.BatchNorm1d(1024), nn.LeakyReLU(0.2), nn.Linear(1024, 784), nn.Tanh())
+    return disc, gen
+
+
+def test_dense_networks():
+    disc, gen = uva.DenseD(), uva.DenseG(100)
+    count = lambda network: sum(parameter.numel() for parameter in network.parameters())
+    assert count(disc) == 533_505 and count(gen) == 1_510_032
+    assert gen(torch.randn(2, 100)).shape == (2, 1, 28, 28) and disc(torch.zeros(2, 1, 28, 28)).shape == (2, 1)
+    gan, plain = dense_gan(), plain_dense_networks(6)
+    for ours, theirs in zip((gan.disc, gan.gen), plain):
+        assert_same_weights(ours, theirs)  # seed 2, then D, then G
+    x, z = torch.rand(3, 1, 28, 28), torch.randn(3, 6)
+    torch.testing.assert_close(gan.disc(x), plain[0](x.flatten(1)))
+    torch.testing.assert_close(gan.gen(z).flatten(1), plain[1](z))
+
+
+@pytest.mark.parametrize("iter_d, iter_g", [(1, 1), (2, 1)])
+def test_dense_training_is_the_plain_loop_with_the_generator_first(iter_d, iter_g):
+    """Two epochs in double precision: z normal, pixels in [-1,1], the same fakes for both, G's update before D's."""
+    gan = dense_gan(limit=80, iter_d=iter_d, iter_g=iter_g)
+    gan.disc.double(), gan.gen.double()
+    disc, gen = (network.double() for network in plain_dense_networks(6))
+    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
+                                for network in (gen, disc))
+    bce, ones, zeros = nn.BCEWithLogitsLoss(), torch.ones(20, 1).double(), torch.zeros(20, 1).double()
+    shuffle, noise = torch.Generator().manual_seed(2), torch.Generator().manual_seed(2)
+    scale, draw_z = gan.scale, gan.draw_z
+    gan.scale, gan.draw_z = lambda x: scale(x).double(), lambda *args: draw_z(*args).double()
+    for epoch in range(2):
+        for indices in torch.randperm(80, generator=shuffle).split(20):
+            x = gan.train_images[indices].flatten(1).float().div(255).mul(2).sub(1).double()
+            fake = gen(torch.randn(20, 6, generator=noise).double())
+            optimizer_g.zero_grad()
+            bce(disc(fake), ones).backward()
+            optimizer_g.step()
+            for _ in range(iter_d):
+                optimizer_d.zero_grad()
+                (0.5 * (bce(disc(x), ones) + bce(disc(fake.detach()), zeros))).backward()
+                optimizer_d.step()
+        gan.train_epoch(epoch)
+    for ours, theirs in ((gan.disc, disc), (gan.gen, gen)):
+        assert_same_weights(ours, theirs, 1e-6)  # the images pass through single precision
+    for ours, theirs in zip(gan.gen.buffers(), gen.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_batch_normalisation_samples_in_evaluation_mode_and_goes_back():
+    gan = dense_gan()
+    gan.gen(torch.randn(50, 6))  # moves the running statistics away from their start
+    before = [buffer.clone() for buffer in gan.gen.buffers()]
+    images = gan.generate(gan.fixed_z)
+    assert gan.gen.training and all(module.training for module in gan.gen.modules()), "the mode is restored"
+    assert all(torch.equal(a, b) for a, b in zip(before, gan.gen.buffers())), "sampling must not train"
+    torch.testing.assert_close(images[:1], gan.generate(gan.fixed_z[:1])), "an image does not depend on its batch"
+    assert 0 <= images.min() and images.max() <= 1
+    gan.gen.eval()
+    assert not torch.equal(gan.sample(3, 1), gan.sample(3, 2)), "other offsets, other samples"
+    assert torch.equal(gan.sample(3, 1), gan.sample(3, 1)) and not gan.gen.training
+
+
+def test_normal_noise():
+    z = uva.sample_normal_z(20_000, 5)
+    assert z.mean().abs() < 0.02 and z.std().item() == pytest.approx(1, abs=0.02) and z.abs().max() > 3
+    assert dense_gan().fixed_z.abs().max() > 1, "of this noise are the samples that are shown"
+
+
+def test_images_of_both_editions_reach_their_whole_range():
+    for gan, low in ((small_gan(), 0), (dense_gan(), -1)):
+        x = gan.scale(gan.train_images[:20])
+        assert x.min() == low and x.max() == 1
+        assert gan._get_loss_d(20, x, gan.draw_z(20, gan.noise)).isfinite()
+        with pytest.raises(ValueError, match=rf"values in \[{low},1\]"):
+            gan._get_loss_d(20, x - 0.1, gan.draw_z(20, gan.noise))
+
+
+def test_interpolation_ends_at_digits_of_different_classes(monkeypatch):
+    """A judge that calls the first seven samples 3, and all others 8."""
+    gan, seen = dense_gan(), []
+    log_p = torch.eye(10)[[3] * 7 + [8] * 18].log()
+    monkeypatch.setattr(gan, "evaluator", argparse.Namespace(look=lambda images: (None, log_p)), raising=False)
+    generate = gan.generate
+    gan.generate = lambda z: seen.append(z) or generate(z)
+    assert gan.visualize_interpolation().shape == (28, 9 * 28 + 8 * 3)
+    line = seen[-1]
+    assert torch.equal(line[0], gan.fixed_z[0]), "from the first sample"
+    assert torch.equal(line[8], gan.fixed_z[7]), "to the first of another class, the eighth"
+    torch.testing.assert_close(line[4], (line[0] + line[8]) / 2)
+    torch.testing.assert_close(line[1], line[0] + (line[8] - line[0]) / 8)
+
+
+def test_samples_at_start_halfway_and_end(tmp_path):
+    gan = dense_gan(tmp_path, limit=40, n_epochs=4)
+    train(gan)
+    gan.visualize()
+    assert {path.name for path in tmp_path.glob("samples*")} == {f"samples_epoch_{epoch}.png" for epoch in (0, 2, 4)}
+    assert (tmp_path / "interpolation.png").exists()
+    assert gan.visualize_samples(4).shape == gan.grid_shape == (5 * 28 + 4 * 3, 5 * 28 + 4 * 3)
+
+
+def test_dense_training_resumes_exactly():
+    """Also the running statistics of the batch normalisation are part of the checkpoint."""
+    whole, first, second = (dense_gan(limit=60) for _ in range(3))
+    train(whole)
+    first.epochs = 1
+    train(first)
+    first.epochs, settings = 2, settings_of(first.args, first)
+    state = copy.deepcopy(snapshot(first, settings, {}))
+    check(second, state, settings, "checkpoint")
+    restore(second, state)
+    second.get_ready()
+    second.record["history"].append({"epoch": 2, **second.run_epoch(1, lambda: None), "seconds": 0.0})
+    for name, value in whole.gen.state_dict().items():
+        assert torch.equal(value, second.gen.state_dict()[name]), name
+    assert whole.record["history"] == second.record["history"]
+
+
+def test_one_image_is_no_batch_for_batch_normalisation():
+    with pytest.raises(ValueError, match="batch_size 1: batch normalisation"):
+        dense_gan(batch_size=1).steps
+
+
+def test_the_kl_of_equal_distributions_is_0_for_a_deviation_of_1():
+    encoder = zero(uva.Encoder(2, 3, 4))
+    nn.init.constant_(encoder.fc2_sigma.bias, math.log(math.e - 1))  # softplus of it is 1
+    torch.testing.assert_close(encoder(torch.rand(1, 4))[1], torch.ones(1, 2))
+
+
+def test_gray_values_of_the_evaluator_are_those_of_the_samples():
+    """Samples come in [0,1] as the classifier's images do, not in the [-1,1] of training."""
+    gan = dense_gan()
+    torch.testing.assert_close((gan.scale(gan.train_images) + 1) / 2, in_unit(gan.train_images))
+    assert gan.generate(gan.fixed_z).min() >= 0
