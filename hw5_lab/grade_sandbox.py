@@ -1,0 +1,182 @@
+"""The parent's side of running a student's code: a child process, a fresh folder per job, limits, and wary reading."""
+
+import json
+import os
+import re
+import select
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from hw5_lab.grade_child import NOBODY
+
+ROOT = Path(__file__).resolve().parent.parent
+CHILD = Path(__file__).with_name("grade_child.py")
+MEMORY = 2 * 2**30  # bytes that a job may use on top of what torch and its friends reserve
+LARGEST_ANSWER = 64 * 2**20
+LARGEST_FILE, LARGEST_FOLDER = 5 * 2**20, 20 * 2**20  # of what is copied from a submission
+NO_ANSWER = 70  # the exit code of a job that could not save its answer
+SIGNALS = {-6: "aborts", -9: "is killed", -11: "crashes (segmentation fault)", -24: "uses too much processor time"}
+
+
+class Failure(Exception):
+    """Why a job gave no answer, in a line."""
+
+
+def clean(text, most=300):
+    """Text from a student's process without what a terminal would obey."""
+    return re.sub(r"[^\x20-\x7e\u00a0-\uffff]", "?", str(text))[:most]
+
+
+@dataclass
+class Submission:
+    """What is graded: {"hw5_vae": path, "hw5_gan": path}, or one of them; and the folder that was handed in, if any."""
+
+    files: dict
+    folder: Path | None = None
+
+
+def copy_submission(submission, folder):
+    """Put the submission in an empty folder, beside the utils and, as data, the sample: so nothing is downloaded.
+
+    What else lies in the folder that was handed in comes along, if small: a student may import it.
+    """
+    total = 0
+    for path in sorted(submission.folder.iterdir()) if submission.folder else ():
+        if not path.is_symlink() and path.is_file() and path.stat().st_size <= LARGEST_FILE:
+            total += path.stat().st_size
+            if total <= LARGEST_FOLDER:
+                shutil.copyfile(path, folder / path.name)
+    for name, path in submission.files.items():
+        shutil.copyfile(path, folder / f"{name}.py")
+    shutil.copyfile(ROOT / "hw5_utils.py", folder / "hw5_utils.py")
+    shutil.copytree(ROOT / "data" / "sample", folder / "data")
+
+
+def read_answer(path):
+    """The dictionary that a job has saved. Failure for anything else than a regular, small file of plain values."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        raise Failure("ends without an answer") from None
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_ANSWER:
+            raise Failure("gives no readable answer")
+        try:
+            with zipfile.ZipFile(file) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ANSWER:
+                    raise Failure("gives an answer that is too large")
+            file.seek(0)
+            answer = torch.load(file, weights_only=True, map_location="cpu")
+        except Failure:
+            raise
+        except Exception:  # whatever a forged file may cause
+            raise Failure("gives no readable answer") from None
+    check(answer)
+    if not isinstance(answer, dict):
+        raise Failure("gives no readable answer")
+    return answer
+
+
+def check(value, depth=0):
+    """Failure unless value consists of plain values and of tensors that are as large as they claim."""
+    if isinstance(value, dict) and depth < 6 and len(value) < 1000 and all(isinstance(key, str) for key in value):
+        for each in value.values():
+            check(each, depth + 1)
+    elif isinstance(value, (list, tuple)) and depth < 6 and len(value) < 1000:
+        for each in value:
+            check(each, depth + 1)
+    elif isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_quantized or value.numel() > 4_000_000 or value.is_meta:
+            raise Failure("gives no readable answer")
+    elif not (value is None or isinstance(value, (bool, int, float)) or isinstance(value, str) and len(value) < 10_000):
+        raise Failure("gives no readable answer")
+
+
+class Sandbox:
+    """One child process, which runs one job after another; a context manager. See grade_child.py."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="hw5-grade-"))
+        self.folder.chmod(0o711)
+        self.process, self.as_nobody = None, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self):
+        self.folder.mkdir(0o711, exist_ok=True)
+        child = self.folder / "child.py"
+        shutil.copyfile(CHILD, child)
+        # Of the environment only what Python needs: no secrets, no path to this project, no GPU
+        environment = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+        environment |= dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(self.folder))
+        environment |= {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+                        "PYTHONDONTWRITEBYTECODE": "1"}
+        self.process = subprocess.Popen([sys.executable, "-P", str(child)], cwd=self.folder, env=environment, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                        start_new_session=True)
+        try:
+            self.as_nobody = json.loads(self.line(120))["as_nobody"]
+        except ValueError:
+            self.stop()
+            raise RuntimeError(f"the child process does not start; see why with {sys.executable} {CHILD}") from None
+
+    def stop(self):
+        if self.process:
+            with suppress(OSError):
+                os.killpg(self.process.pid, 9)
+            self.process.wait()
+            self.process.stdin.close()
+            self.process.stdout.close()
+            self.process = None
+
+    def line(self, seconds):
+        """The child's next line, "" if it has ended or is late."""
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        return self.process.stdout.readline() if ready else ""
+
+    def run(self, submission, file, request, seconds, definitions_only=False):
+        """The answer of one job on a fresh copy of the submission; Failure if there is none."""
+        if self.process is None or self.process.poll() is not None:
+            self.stop()
+            self.start()
+        self.folder.mkdir(0o711, exist_ok=True)  # a student's code may have deleted it
+        place = Path(tempfile.mkdtemp(dir=self.folder))
+        try:
+            (place / "submission").mkdir()
+            copy_submission(submission, place / "submission")
+            torch.save(request, place / "request")
+            if self.as_nobody:
+                for path in (place, *place.rglob("*")):
+                    os.chown(path, NOBODY, NOBODY)
+            job = {"folder": str(place / "submission"), "request": str(place / "request"),
+                   "answer": str(place / "answer"), "file": file, "seconds": seconds, "memory": MEMORY,
+                   "definitions_only": definitions_only, "as_nobody": self.as_nobody}
+            try:
+                self.process.stdin.write(json.dumps(job) + "\n")
+                self.process.stdin.flush()
+                ended = json.loads(self.line(seconds + 10))
+            except (OSError, ValueError):  # the child has been killed, or answers nonsense
+                self.stop()
+                raise Failure("ends the process that runs it") from None
+            if ended["timed_out"]:
+                raise Failure(f"does not end within {seconds:g} s")
+            if ended["code"] not in (0, NO_ANSWER) and not (place / "answer").is_file():
+                raise Failure(SIGNALS.get(ended["code"], f"ends its process with code {ended['code']}"))
+            return read_answer(place / "answer")
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
