@@ -2,6 +2,7 @@
 
 runs       command_line (shared flags), run (train, stop, resume, evaluate), folder, checkpoint, streams, model
 models     vae with likelihood and refine, gan with evaluator, diffusion; editions/ has a file per other course
+pages      explore and its template: the page in which a trained model runs
 teaching   starter writes the hand-out, grade judges submissions
 """
 

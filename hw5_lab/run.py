@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from hw5_lab.checkpoint import check, checksum, restore, snapshot
 from hw5_lab.command_line import one_line
+from hw5_lab.explore import write_explore
 from hw5_lab.folder import RunFolder, as_json, load_tensors, save_history, save_tensors, write
 from hw5_lab.streams import forgiving_streams
 from hw5_utils import HERE, Fault
@@ -256,14 +257,16 @@ def recall(args, state, mark, path):
 
 
 def finish(model, kept, path, say, **more):
-    """Measure the model, write metrics.json, the mark of a finished run, and say the results."""
+    """Measure the model, write explore.html and metrics.json, the mark of a finished run, and say the results."""
     metrics = model.measure()
     seconds = sum(row["seconds"] for row in model.record["history"])
     if path:
+        write_explore(model, metrics, kept, path)
         write(path / "metrics.json", as_json({**metrics, "seconds": seconds, **kept, **more}))
     for line in model.summary(metrics):
         say(line)
     if path:
+        say(f"To try the model, open {shown(path / 'explore.html')} in a browser.")
         say(f"All numbers are in {shown(path / 'metrics.json')}, the figures beside it.")
 
 

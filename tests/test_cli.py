@@ -21,7 +21,7 @@ import hw5_lab.vae
 import hw5_utils as utils
 import hw5_vae
 
-EVERY = {"run.json", "history.csv", "metrics.json", "checkpoint.pt"}
+EVERY = {"run.json", "history.csv", "metrics.json", "explore.html", "checkpoint.pt"}
 FILES = {
     "hw5_vae": EVERY | {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png"},
     "hw5_gan": EVERY | {"goal.png", "samples_epoch_2.png", "losses.png", "quality.png", "training.gif", "classifier.pt",
