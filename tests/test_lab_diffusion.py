@@ -225,7 +225,7 @@ def test_samples_are_drawn_anew_after_each_epoch():
 def test_samples_that_are_not_finite_stop():
     one = small_model(samples=5, langevin_steps=1)
     one.average = lambda x, sigma: x * math.nan
-    with pytest.raises(FloatingPointError, match="samples are not finite; try a smaller --lr"):
+    with pytest.raises(ValueError, match="samples are not finite; try a smaller --langevin_eps"):
         one.trajectory()
 
 

@@ -1,4 +1,4 @@
-"""UIUC, spring 2024: the word in larger letters, a network that is told sigma, and its own sampler.
+"""Edition s24: the word in larger letters, a network that is told sigma, and its own sampler.
 
 The hidden layers take steps along their orthogonalized momentum (Muon), and the weights are averaged. At small sigma
 the best possible score of a finite set points to single points, which is hard to learn.
