@@ -54,7 +54,7 @@ def test_kill_at_20_random_moments_and_resume(name, tmp_path, references):
         while code != 0:
             child = Child(name, arguments(name, folder, "--resume"))
             if kills < 20:
-                child.process.join(rng.uniform(0.3, 0.9) * seconds)
+                child.process.join(rng.uniform(0.15, 0.6) * seconds)
                 child.process.kill()
             code = child.wait()
             assert code in (0, -signal.SIGKILL), child.message()
