@@ -71,7 +71,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
-ALL_SLOW = ("test_hostile_", "test_a_page_has_the_size", "test_the_benchmark_works", "test_a_run_leaves_a_page")
+ALL_SLOW = ("test_hostile_", "test_a_page_has_the_size", "test_the_benchmark_works", "test_a_run_leaves_a_page",
+            "test_a_new_run_renames_the_folder", "test_full_disk_keeps", "test_evaluate_rewrites_its_own")
 SLOW = ("[hw5_diffusion---epochs 2 --langevin_steps 2-figures2]", "[hw5_gan---epochs 2 --batch_size 100-figures1]", "[RUN 2>&-]",
         "evaluate_the_same[hw5_diffusion.py]", "evaluate_the_same[hw5_gan.py]", "no_other_flag[hw5_diffusion]",
         "what_it_does_and_found[hw5_diffusion]", "is_refused[hw5_diffusion-content0]", "test_diffusion_is_measured_again",
