@@ -18,7 +18,7 @@ def make_gaussian(generator):
 
 
 def judge_density(formula, mistakes, names):
-    """The judge of 2(b)i and 2(b)ii.
+    """The judge of both densities of 2(b).
 
     The calls: everything in full, parameters [D], the same in every row, and for 2(b)ii p = 0 and 1.
     """
