@@ -15,7 +15,7 @@ import torch
 import hw5_diffusion
 from hw5_diffusion import PLOTTED_SIGMA, POINTS, STEPS, column, perturb, weighted_error
 from hw5_lab import command_line, folder
-from hw5_lab.model import Model
+from hw5_lab.model import Model, update_average
 from hw5_lab.run import run
 from hw5_utils import Fault
 
@@ -85,9 +85,7 @@ class LabScoreMatching(Model, hw5_diffusion.ScoreMatching):
         """The homework's step, then the average of the weights; without --ema_decay it is the weights themselves."""
         loss = super().step()
         self.done += 1
-        decay = min(self.args.ema_decay, self.done / (9 + self.done))  # forgets the first, random weights sooner
-        for average, weight in zip(self.average.parameters(), self.network.parameters()):
-            average.lerp_(weight.detach(), 1 - decay)
+        update_average(self.average, self.network, self.args.ema_decay, self.done)
         return loss
 
     def train_epoch(self, epoch, tick=lambda: None):

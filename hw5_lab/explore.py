@@ -231,7 +231,7 @@ DIRECTIONS = 6
 @torch.no_grad()
 def describe_gan(model):
     """What the page needs of a GAN: both networks, earlier generators, noise, directions, and some training images."""
-    count = weights_of(model.gen, model.disc)
+    count = weights_of(model.sampler, model.disc)
     if count > MOST:
         return {"edition": model.edition, **too_large(count)}
     small = count > HALVES
@@ -239,23 +239,23 @@ def describe_gan(model):
     if best := model.record["best"]:
         snapshots[best["epoch"]] = f"after epoch {best['epoch']}, the best", best["gen"]
     snapshots.pop(len(model.record["history"]), None)  # the end of the run, which is shown anyway
-    fit = count + len(snapshots) * weights_of(model.gen) <= HALVES
+    fit = count + len(snapshots) * weights_of(model.sampler) <= HALVES
     z, earlier = model.fixed_z[:SAMPLES].cpu().float(), []
     for _, (name, weights) in sorted(snapshots.items()):
-        gen = copy.deepcopy(model.gen).cpu().eval()
+        gen = copy.deepcopy(model.sampler).cpu().eval()
         gen.load_state_dict(weights)
         if fit:
             earlier.append({"name": name, "layers": layers_of(gen)})
         else:
             earlier.append({"name": name, "images": bytes_of_images(model.generate(z, gen).flatten(1))})
-    first = next(each for each in model.gen.modules() if isinstance(each, nn.Linear))
+    first = next(each for each in model.sampler.modules() if isinstance(each, nn.Linear))
     _, strengths, directions = torch.linalg.svd(first.weight.cpu().float(), full_matrices=False)
     directions = directions[:DIRECTIONS]
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     directions = directions * largest.sign()  # else the sign would be an accident of the library
     described = {
         "zdim": model._zdim, "noise": model.noise_kind, "darkest": model.darkest, "z": z.numpy(), "earlier": earlier,
-        "generator": layers_of(model.gen, small), "discriminator": layers_of(model.disc, small),
+        "generator": layers_of(model.sampler, small), "discriminator": layers_of(model.disc, small),
         "directions": halves(directions), "strengths": (strengths / strengths.norm())[:DIRECTIONS].tolist(),
         "train": model.train_images[:NEIGHBOURS].cpu().flatten(1).numpy(),
     }

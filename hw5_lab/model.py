@@ -57,6 +57,16 @@ class Model:
             write(Path(self.folder) / name, buffer.getvalue())
 
 
+def update_average(average, network, decay, done):
+    """Move an average of a network's weights towards these, after `done` steps; `decay`: the share that a step keeps.
+
+    The first steps keep less, to forget the first, random weights sooner.
+    """
+    decay = min(decay, done / (9 + done))
+    for mean, weight in zip(average.parameters(), network.parameters()):
+        mean.lerp_(weight.detach(), 1 - decay)
+
+
 def check_pairs(pairs, name, most):
     """Difference unless `pairs` is a list of at most so many pairs of finite numbers."""
     if not isinstance(pairs, list) or len(pairs) > most:

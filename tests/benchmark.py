@@ -1,6 +1,6 @@
 """How fast the scripts are, each number measured side by side: a program, not a test.
 
-    python tests/benchmark.py                     # eight minutes on two cores; --rounds 5 --data_dir DIR
+    python tests/benchmark.py                     # half an hour on two cores; --rounds 5 --data_dir DIR
 
 All contenders of a table take turns, a few steps each, for some rounds; a number is the median over the rounds, in
 brackets the smallest and the largest. An epoch's time is that of its steps, without evaluation and figures.
@@ -28,9 +28,11 @@ sys.path.insert(0, str(ROOT))
 import hw5_gan
 import hw5_utils as utils
 import hw5_vae
-from hw5_lab import vae as lab
+import hw5_lab.gan
+import hw5_lab.vae
 
-RECIPE = ["--epochs", "10", "--lr", "0.008"]  # for a demonstration in a lecture
+# Short runs that are as good as the course's loop after all its epochs
+RECIPES = {"vae": ["--epochs", "10", "--lr", "0.008"], "gan": ["--edition", "cs446-tuned", "--epochs", "4"]}
 
 # ------------------------------------------------------------------------------------- the course's plain loops
 # Each is a generator that trains for ever and yields after each step.
@@ -68,12 +70,12 @@ def plain_networks(zdim=64):
     return disc, gen
 
 
-def plain_gan(images, batch_size, zdim=64, lr=0.0002, detach=False):
+def plain_gan(images, batch_size, zdim=64, lr=0.0002, detach=False, networks=None):
     """DataLoader over float images, Adam as it comes, fakes generated for each player.
 
     D's loss is carried back through G too, for nothing, as in the public versions looked at, or the fakes are detached from it.
     """
-    disc, gen = plain_networks(zdim)
+    disc, gen = networks or plain_networks(zdim)
     optimizer_d, optimizer_g = (torch.optim.Adam(network.parameters(), lr=lr) for network in (disc, gen))
     loader = DataLoader(TensorDataset(images.float() / 255), batch_size, shuffle=True, drop_last=True)
     bce, one, zero = nn.BCEWithLogitsLoss(), torch.ones(batch_size, 1), torch.zeros(batch_size, 1)
@@ -259,37 +261,59 @@ def contenders(data_dir):
     }
 
 
-def time_to_quality(data_dir, epochs, recipe):
-    """The course's loop for all its epochs (unshuffled, constant rate) and our script with other flags: how soon.
+def course_vae(vae):
+    """The course's loop over these networks: images unshuffled, a constant rate."""
+    return plain_vae(vae.train_images, vae.args, vae, shuffle=False)
 
-    Seconds are those of training; the held-out ELBO is measured after it.
+
+def course_gan(gan):
+    """The course's loop; its networks, with the homework's first weights, take the place of these."""
+    torch.manual_seed(gan.seed)
+    gan.disc, gan.gen = plain_networks(gan.args.zdim)
+    for network in (gan.disc, gan.gen):
+        hw5_gan.kaiming_init(network)
+    return plain_gan(gan.train_images, gan.batch_size, networks=(gan.disc, gan.gen))
+
+
+QUALITIES = {  # the course's loop, what is measured, and how
+    "vae": (course_vae, "held-out ELBO", lambda vae: vae.evaluate()["test_elbo"]),
+    "gan": (course_gan, "Frechet distance", lambda gan: gan.look()["frechet_train"]),
+}
+
+
+def time_to_quality(name, data_dir, epochs):
+    """The course's loop for all its epochs, and a short run of ours: how good and how soon.
+
+    Seconds are those of training. The quality is measured after it.
     """
+    lab, (course, quality, measure) = getattr(hw5_lab, name), QUALITIES[name]
     rows = []
-    for name, line in (("VAE, course", []), ("`python hw5_vae.py " + " ".join(recipe) + "`", recipe)):
-        vae = lab.build(lab.parse_args(["--data_dir", str(data_dir), "--device", "cpu", *line]))
-        course = not line
-        steps = plain_vae(vae.train_images, vae.args, vae, shuffle=False) if course else None
-        count = epochs if course else vae.epochs
+    for line in ([], RECIPES[name]):
+        model = lab.build(lab.parse_args(["--data_dir", str(data_dir), "--device", "cpu", *line]))
+        model.get_ready()
+        steps, count = (None, model.epochs) if line else (course(model), epochs)
         start = time.perf_counter()
         for epoch in range(count):
-            if course:
-                for _ in range(vae.steps):
-                    next(steps)
+            if line:
+                model.train_epoch(epoch)
             else:
-                vae.train_epoch(epoch)
-        rows.append((name, count, time.perf_counter() - start, vae.evaluate()["test_elbo"]))
-    sooner = [f"{rows[0][2] / seconds:.3g}" for _, _, seconds, _ in rows]
-    print_table("Time to quality", ["loop", "epochs", "training", "held-out ELBO", "times sooner"],
-                [[name, count, f"{seconds:.3g} s", f"{elbo:.1f}", ratio]
-                 for (name, count, seconds, elbo), ratio in zip(rows, sooner)])
+                for _ in range(model.steps):
+                    next(steps)
+        seconds = time.perf_counter() - start
+        title = f"`python hw5_{name}.py {' '.join(line)}`" if line else f"{name.upper()}, course"
+        rows.append((title, count, seconds, measure(model)))
+    print_table("Time to quality", ["loop", "epochs", "training", quality, "times sooner"],
+                [[title, count, f"{seconds:.3g} s", f"{value:.1f}", f"{rows[0][2] / seconds:.3g}"]
+                 for title, count, seconds, value in rows])
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser("benchmark.py", description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="folder of the four MNIST files")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender; 0 for the last table alone")
-    parser.add_argument("--epochs", type=int, default=200, help="of the course's loop in the last table")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender; 0 for the last two tables alone")
+    parser.add_argument("--vae_epochs", type=int, default=200, help="of the course's loop in a last table; 0 for none")
+    parser.add_argument("--gan_epochs", type=int, default=30, help="the same for the GAN")
     args = parser.parse_args(argv)
     data_dir, rounds = args.data_dir.resolve(), args.rounds
     count = len(utils.mnist(data_dir)[0])
@@ -299,7 +323,9 @@ def main(argv=None):
           f"{rounds} rounds: median (smallest to largest)")
     if rounds:
         compare_speed(data_dir, rounds, count)
-    time_to_quality(data_dir, args.epochs, RECIPE)
+    for name, epochs in (("vae", args.vae_epochs), ("gan", args.gan_epochs)):
+        if epochs:
+            time_to_quality(name, data_dir, epochs)
 
 
 def compare_speed(data_dir, rounds, count):

@@ -102,6 +102,7 @@ def test_run_with_a_plane_of_latents(tmp_path):
     ("hw5_vae", "ese546", {"updates", "reconstructions", "samples_epoch_2"}),
     ("hw5_vae", "hw8", {"elbo", "samples_epoch_1", "samples_epoch_2"}),
     ("hw5_gan", "uva", {"goal", "losses", "quality", "interpolation", "samples_epoch_0", "samples_epoch_1", "samples_epoch_2"}),
+    ("hw5_gan", "cs446-tuned", {"goal", "losses", "quality", "samples_epoch_2"}),
 ])
 def test_every_edition_runs_whole(name, edition, figures, tmp_path, capsys):
     assert MODULES[name].main(small(name, tmp_path, "--edition", edition)) == 0
@@ -390,12 +391,13 @@ def test_the_benchmark_works_on_the_sample_and_says_so(tmp_path):
     """Also where there is neither MNIST nor a network: proxies that do not exist stand for that."""
     (tmp_path / "empty").mkdir()
     offline = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https")}
-    done = run_script("tests/benchmark.py", "--rounds", 0, "--epochs", 1, "--data_dir", tmp_path / "empty",
-                      env={**os.environ, **offline})
+    done = run_script("tests/benchmark.py", "--rounds", 0, "--vae_epochs", 1, "--gan_epochs", 1,
+                      "--data_dir", tmp_path / "empty", env={**os.environ, **offline})
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("4,000 training images of sample/") and "using the 5,000 digits" in done.stderr
-    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and "ELBO" not in line]
-    assert [row[1].strip() for row in rows] == ["1", "10"] and all(float(row[3]) < 0 for row in rows)
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and "loop" not in line]
+    assert [row[1].strip() for row in rows] == ["1", "10", "1", "4"]
+    assert all(float(row[3]) < 0 for row in rows[:2]) and float(rows[2][3]) > float(rows[3][3]) > 0, "ours is better"
 
 
 # ---- habits
