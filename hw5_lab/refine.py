@@ -1,7 +1,8 @@
 """Training the VAE's encoder alone. p(x) is the decoder's; the encoder is a tool to find z, and it overfits.
 
 The decoder is frozen, so log p(x) stays. The encoder learns on the same bound, with images that are deformed a little:
-any q(z|x) gives a lower bound, and so the ELBO of the images that are not in the training set rises.
+any q(z|x) gives a lower bound, and so the ELBO of the images that are not in the training set rises. The deformations
+shrink as the learning rate falls, for the images to come are not deformed.
 """
 
 import math
@@ -9,7 +10,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-LR, ANGLE, SCALE, SHEAR, SHIFT, FIELD = 2e-3, 8.0, 0.05, 0.08, 1.0, 0.7  # the last two in pixels, the angle in degrees
+LR, LAST = 3e-3, 0.4  # the first rate of Adam, and what is left of the deformations at the end
+ANGLE, SCALE, SHEAR, SHIFT, FIELD = 8.0, 0.05, 0.08, 1.0, 0.7  # the last two in pixels, the angle in degrees
 
 
 def make_optimizer(encoder, fused):
@@ -19,10 +21,11 @@ def make_optimizer(encoder, fused):
 def train_epoch(vae, epoch, tick):
     """All images once, deformed, in a new order; the encoder's weights alone change. As VAE.train_epoch."""
     images, optimizer = vae.train_images, vae.parts["refiner"]
-    optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * epoch / vae.args.refine_encoder)) / 2
+    done = epoch / vae.args.refine_encoder
+    optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * done)) / 2
     totals = torch.zeros(2, dtype=torch.double)
     for indices in torch.randperm(len(images), generator=vae.shuffle).split(vae.args.batch_size):
-        x = deform(images[indices], vae.noise, binary=vae.pixels != "gray")
+        x = deform(images[indices], vae.noise, vae.pixels != "gray", strength=1 - (1 - LAST) * done)
         log_p_x, kl = vae.bound(x, vae.noise)
         loss = (kl - log_p_x).mean()
         optimizer.zero_grad()
@@ -36,13 +39,13 @@ def train_epoch(vae, epoch, tick):
     return {"train_elbo": reconstruction - kl, "train_reconstruction": reconstruction, "train_kl": kl}
 
 
-def deform(x, generator=None, binary=True):
+def deform(x, generator=None, binary=True, strength=1.0):
     """Images [B,side*side], each turned, scaled, sheared and shifted a little at random, and bent by a smooth field.
 
-    Pixels are rounded to 0 and 1 again where they are `binary`.
+    `strength` scales all of it. Pixels are rounded to 0 and 1 again where they are `binary`.
     """
     side, count, device = math.isqrt(x.shape[1]), len(x), x.device
-    uniform = lambda *shape: 2 * torch.rand(shape, generator=generator, device=device) - 1
+    uniform = lambda *shape: strength * (2 * torch.rand(shape, generator=generator, device=device) - 1)
     angle, zoom = math.radians(ANGLE) * uniform(count), 1 + SCALE * uniform(count)
     shear, shift = SHEAR * uniform(count), 2 / side * SHIFT * uniform(2, count)  # the image is 2 wide: from -1 to 1
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
@@ -50,7 +53,7 @@ def deform(x, generator=None, binary=True):
     matrix = torch.stack([torch.stack(row, 1) for row in rows], 1)  # [B,2,3]
     grid = F.affine_grid(matrix, (count, 1, side, side), align_corners=False)
     # A field of independent displacements on a coarse lattice, smoothly interpolated
-    coarse = 2 / side * FIELD * torch.randn(count, 2, 5, 5, generator=generator, device=device)
+    coarse = strength * 2 / side * FIELD * torch.randn(count, 2, 5, 5, generator=generator, device=device)
     field = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True)
     grid = grid + field.permute(0, 2, 3, 1)
     moved = F.grid_sample(x.view(-1, 1, side, side), grid, align_corners=False).flatten(1)

@@ -69,20 +69,20 @@ def test_refinement_begins_with_the_weights_of_plain_training():
 
 
 def test_refinement_is_the_plain_loop(monkeypatch):
-    """Two epochs of 3 steps, in double precision: Adam on the bound of deformed images, the rate on a cosine."""
-    single = lambda x, generator, binary: deform(x.float(), generator, binary).double()
+    """Two epochs of 3 steps, in double precision: Adam on the bound of deformed images, rate and deformation falling."""
+    single = lambda x, generator, binary, strength: deform(x.float(), generator, binary, strength).double()
     monkeypatch.setattr(refine, "deform", single)
     vae, plain = (small_vae(limit=250, num_epoches=5, refine_encoder=2).double() for _ in range(2))
     plain.load_state_dict(vae.state_dict())
     images = vae.train_images = vae.train_images.double()
-    optimizer = torch.optim.Adam(plain.encoder.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(plain.encoder.parameters(), lr=3e-3)
     shuffle, noise = (torch.Generator().manual_seed(1234) for _ in range(2))
     expected, rows, ticks = [], [], []
     for epoch in range(2):
-        optimizer.param_groups[0]["lr"] = 2e-3 * (1.0, 0.5)[epoch]
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1.0, 0.5)[epoch]
         bounds = []
         for indices in torch.randperm(250, generator=shuffle).split(100):
-            x = single(images[indices], noise, True)
+            x = single(images[indices], noise, True, (1.0, 0.7)[epoch])
             mu, sigma_square = plain.encoder(x)
             z = mu + sigma_square.sqrt() * torch.randn(mu.shape, generator=noise, dtype=torch.double)
             elbo = hw5_vae.elbo(z, mu, sigma_square, x, plain.decoder(z))
@@ -110,7 +110,7 @@ def test_rates_are_on_a_cosine():
     for epoch in range(4):
         vae.train_epoch(3 + epoch)
         rates.append(vae.parts["refiner"].param_groups[0]["lr"])
-    assert rates == pytest.approx([2e-3 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
+    assert rates == pytest.approx([3e-3 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
 
 
 def test_non_finite_loss_stops():
@@ -132,7 +132,7 @@ def test_refinement_raises_the_bound_of_images_that_were_not_trained_on(monkeypa
     before = vae.evaluate()["test_elbo"]
     for epoch in range(40, 60):
         vae.train_epoch(epoch)
-    monkeypatch.setattr(refine, "deform", lambda x, generator, binary: x)
+    monkeypatch.setattr(refine, "deform", lambda x, *rest, **more: x)
     for epoch in range(40, 60):
         plain.train_epoch(epoch)
     after, without = (each.evaluate()["test_elbo"] for each in (vae, plain))
@@ -142,7 +142,7 @@ def test_refinement_raises_the_bound_of_images_that_were_not_trained_on(monkeypa
 # ---- the deformation, measured on images whose gray is their place
 
 
-def places(count, seed=0):
+def places(count, seed=0, strength=1.0):
     """Where each pixel [count,28,28] of deformed images comes from, across and down, in pixels from the centre.
 
     The images are ramps, which bilinear interpolation moves exactly. Pixels near the border see beyond it.
@@ -151,7 +151,7 @@ def places(count, seed=0):
     found = []
     for ramp in (across, down):
         x = (ramp / 28 + 0.5).flatten().expand(count, 784)
-        moved = deform(x, torch.Generator().manual_seed(seed), binary=False)
+        moved = deform(x, torch.Generator().manual_seed(seed), binary=False, strength=strength)
         found.append(28 * (moved.view(count, 28, 28) - 0.5))
     return found
 
@@ -217,6 +217,16 @@ def test_the_field_bends_smoothly(monkeypatch):
     assert torch.corrcoef(bends[0][:, [1, 14], 1].T)[0, 1].abs() < 0.1, "far pixels move apart"
     steps = bends.diff(dim=3).std() / bends.std(), bends.diff(dim=2).std() / bends.std()
     assert max(steps) < 0.3, "neighbours move together"
+
+
+@pytest.mark.parametrize("name", ["ANGLE", "SCALE", "SHEAR", "SHIFT", "FIELD"])
+def test_half_the_strength_moves_pixels_half_as_far(name, monkeypatch):
+    only(monkeypatch, **{name: getattr(refine, name)})
+    start = torch.stack([PIXELS.expand(28, 28), PIXELS[:, None].expand(28, 28)])[:, None]
+    whole, half, none = (torch.stack(places(5, 0, strength)) - start for strength in (1.0, 0.5, 0.0))
+    inner = (..., slice(8, 20), slice(8, 20))
+    torch.testing.assert_close(half[inner], whole[inner] / 2, atol=0.02, rtol=0.05)
+    assert whole[inner].abs().max() > 0.1 and none[inner].abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["ANGLE", "SCALE", "SHEAR", "SHIFT", "FIELD"])

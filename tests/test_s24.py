@@ -73,6 +73,16 @@ def test_parameter_count():
     assert sum(parameter.numel() for parameter in ScoreNet(3, 5).parameters()) == 3 * 5 + 5 + 5 * 5 + 5 + 5 * 2 + 2
 
 
+def test_softplus_and_its_slope_are_right_everywhere():
+    """Against PyTorch's in double precision, also at 0, where |x| has no slope, and where e^x overflows."""
+    x = torch.tensor([-200.0, -30.0, -3.0, -1e-3, 0.0, 1e-3, 3.0, 30.0, 200.0], requires_grad=True)
+    wide = x.detach().double().requires_grad_()
+    value, expected = s24.softplus(x), nn.functional.softplus(wide, threshold=1e9)
+    torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-6)
+    value.sum().backward(), expected.sum().backward()
+    torch.testing.assert_close(x.grad.double(), wide.detach().sigmoid(), atol=1e-6, rtol=1e-6)
+
+
 def test_sigma_may_be_a_number_or_a_column():
     net, x = ScoreNet(), torch.rand(5, 2)
     nn.init.normal_(net.layers[-1].weight, std=0.1)  # the last weights start at 0

@@ -7,7 +7,6 @@ the best possible score of a finite set points to single points, which is hard t
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from hw5_diffusion import column, compute_denoising_loss, langevin_dynamics  # noqa: F401, one is for importers
@@ -23,6 +22,12 @@ def langevin_dynamics_sample(scorenet, n_samples, sigmas, iterations=100, eps=2e
         if return_traj:
             steps.append(x)
     return torch.stack(steps, 1) if return_traj else x
+
+
+def softplus(x):
+    """log(1 + e^x) = max(x, 0) - log sigmoid|x|, exact to rounding; F.softplus takes several times as long on a CPU."""
+    distance = x.abs()
+    return (x + distance) / 2 - distance.sigmoid().log()
 
 
 class ScoreNet(nn.Module):
@@ -45,7 +50,7 @@ class ScoreNet(nn.Module):
         sigma = column(sigma, x)
         h = torch.cat([x, sigma], 1)
         for layer in self.layers[:-1]:
-            h = F.softplus(layer(h))
+            h = softplus(layer(h))
         return self.layers[-1](h) / sigma
 
 
