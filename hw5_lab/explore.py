@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hw5_lab.folder import write
+from hw5_lab.folder import FIGURE, write
 
 HERE = Path(__file__).resolve().parent
 HALVES = 1_250_000  # weights that fit as float16; a network with more keeps a byte for each
@@ -45,14 +45,44 @@ LEADS = {
 }
 CURVES = {  # title, unit and columns of history.csv
     "vae": [("ELBO", "nats per image", ("train_elbo", "test_elbo", "validation_elbo")),
-            ("Reconstruction E[log p(x|z)]", "nats per image",
+            ("Reconstruction", "nats per image",
              ("train_reconstruction", "test_reconstruction", "validation_reconstruction")),
             ("KL(q(z|x) || p(z))", "nats per image", ("train_kl", "test_kl", "validation_kl"))],
     "gan": [("Losses of D and G", "nats", ("loss_d", "loss_g")),
             ("D's probability of \"real\"", "mean", ("d_real", "d_fake")),
-            ("Frechet distance to training images", "of features", ("frechet_train",))],
+            ("Fréchet distance", "to training images", ("frechet_train",))],
     "diffusion": [("Loss", "with its own noise", ("loss", "average_loss")),
-                  ("What a perfect score would save", "sigma^2/2 |s - best|^2", ("score_error",))],
+                  ("Excess loss", "σ²/2 |s − best|²", ("score_error",))],
+}
+GLOSSES = {  # readable names of the main numbers of metrics.json
+    "vae": {"test_elbo": "ELBO of test images", "test_elbo_stderr": "standard error of the ELBO",
+            "test_reconstruction": "reconstruction E[log p(x|z)]", "test_kl": "KL(q(z|x) || p(z))",
+            "test_log_likelihood": "importance-weighted bound",
+            "test_log_likelihood_stderr": "standard error of that bound", "iwae_samples": "samples of that bound",
+            "test_log_likelihood_exact": "exact log p(x), by integral",
+            "test_log_likelihood_exact_stderr": "standard error of the exact log p(x)",
+            "test_log_likelihood_exact_error": "numerical error of the integral",
+            "train_log_likelihood_exact": "exact log p(x) of training images",
+            "test_elbo_ignoring_z": "log p(x) of a decoder that ignores z"},
+    "gan": {"loss_d": "loss of D, last epoch", "loss_g": "loss of G, last epoch",
+            "d_real": "mean of D(x), last epoch", "d_fake": "mean of D(G(z)), last epoch",
+            "best_epoch": "epoch of the measured samples", "frechet_distance": "Fréchet distance to test images",
+            "frechet_distance_real": "Fréchet distance between real images",
+            "frechet_distance_last": "Fréchet distance of the last epoch",
+            "inception_score": "Inception-style score, 1 to 10",
+            "inception_score_real": "Inception-style score of real images",
+            "precision": "share of samples that look real", "recall": "share of real images that G covers",
+            "nearest_distance": "distance to the nearest training image",
+            "nearest_distance_real": "that distance for test images",
+            "classifier_accuracy": "accuracy of the classifier that measures"},
+    "diffusion": {"average_loss": "loss", "optimal_loss": "least possible loss",
+                  "score_error": "excess over a perfect score",
+                  "cosine_lowest_from_0.03": "lowest cosine to the best score, σ ≥ 0.03",
+                  "outside_cosine": "cosine to the best score, far from the data",
+                  "outside_share_towards_data": "share of arrows there that point to the data",
+                  "sliced_wasserstein": "distance of samples to data",
+                  "sliced_wasserstein_data": "distance of two draws of data",
+                  "far_share": "share of samples far from every letter"},
 }
 
 # ------------------------------------------------------------------------------------------------ numbers in a page
@@ -200,7 +230,7 @@ def describe_vae(model):
         described |= grid_of(described["decoder"], reach)
         worst = model.gap.cpu().argsort(descending=True, stable=True)[:GAPS]
         described |= {"gap_images": images[worst].numpy() > 0.5 if binary else bytes_of_images(images[worst]),
-                      "gap_labels": labels[worst].to(torch.uint8).numpy()}
+                      "gap_labels": labels[worst].to(torch.uint8).numpy(), "gap_numbers": worst.tolist()}
     return {"edition": model.edition, "model": described, "precision": how_kept(small), "note": ""}
 
 
@@ -289,7 +319,7 @@ DESCRIBE = {"vae": describe_vae, "gan": describe_gan, "diffusion": describe_diff
 
 def write_explore(model, metrics, kept, folder):
     """explore.html of a run: its model, metrics, `kept` (a dict of command, seed, ...), and the figures in `folder`."""
-    figures = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.png"))]
+    figures = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.png")) if FIGURE.fullmatch(path.name)]
     run = {"title": f"{TITLES[model.kind]}, edition {model.edition}", "command": kept["command"], "seed": kept["seed"],
            "metrics": metrics, "history": model.record["history"], "figures": figures}
     write_page(folder / "explore.html", model.kind, DESCRIBE[model.kind](model), run)
@@ -319,7 +349,7 @@ def page(kind, description, run):
                   "base-uri 'none'; form-action 'none'",
         "kind": kind, "title": html.escape(run["title"]), "lead": html.escape(LEADS[kind]),
         "command": html.escape(without_folders(run["command"])), "seed": html.escape(str(run["seed"])),
-        "metrics": metrics_list(run["metrics"]),
+        "metrics": metrics_list(run["metrics"], GLOSSES[kind]),
         "figures": figures_list(run["figures"], FIGURES[kind]), "precision": html.escape(description["precision"]),
         "note": html.escape(description["note"]), "data": json_in_html(data), "style": style, "script": script,
     }
@@ -352,10 +382,14 @@ def numbers(row):
             and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)}
 
 
-def metrics_list(metrics):
-    pairs = [f"<div><dt>{html.escape(name)}</dt><dd>{value:.6g}</dd></div>\n"
-             for name, value in numbers(metrics).items()]
-    return f'<dl class="metrics">\n{"".join(pairs)}</dl>'
+def metrics_list(metrics, glosses):
+    """Readable names with the raw ones in small print; a number without a gloss has its raw name."""
+    rows = []
+    for name, value in numbers(metrics).items():
+        raw = html.escape(name)
+        words = f"{html.escape(glosses[name])} <small>{raw}</small>" if name in glosses else raw
+        rows.append(f"<div><dt>{words}</dt><dd>{value:.6g}</dd></div>\n")
+    return f'<dl class="metrics">\n{"".join(rows)}</dl>'
 
 
 def figures_list(figures, room):

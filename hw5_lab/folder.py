@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,9 @@ import torch
 
 from hw5_utils import Fault, write_atomically
 
+# The figures that runs of all editions write
+FIGURE = re.compile(r"(data|data_space|elbo|gap|goal|inter_class_interpolation|interpolation|latent_space|losses|"
+                    r"manifold|quality|reconstructions|samples|samples_epoch_\d+|score_field|trajectories|updates)\.png")
 OWN = {"run.json", "checkpoint.pt", "metrics.json", "history.csv", "explore.html", "best.pt", "classifier.pt"}
 
 

@@ -6,6 +6,7 @@ skipped.
 
 import copy
 import math
+import re
 import shlex
 import shutil
 import time
@@ -24,7 +25,8 @@ from hw5_lab import explore
 from hw5_lab import gan as lab_gan
 from hw5_lab import vae as lab_vae
 from hw5_lab.editions import ese546
-from conftest import SAMPLE, run_script
+from hw5_lab.folder import FIGURE
+from conftest import ROOT, SAMPLE, run_script
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1>&[[data]]"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -235,6 +237,36 @@ def test_the_images_with_the_largest_gap_are_those_of_gap_png():
     worst = model.gap.argsort(descending=True)[:10]
     assert torch.equal(torch.from_numpy(images).float(), model.test_images[worst])
     assert labels.tolist() == model.test_labels[worst].argmax(1).tolist()
+
+
+def test_only_figures_of_the_run_get_into_the_page(tmp_path):
+    for name in ("holiday.png", "samples_epoch_20.png", "data.png"):
+        (tmp_path / name).write_bytes(a_figure())
+    model = make_diffusion()
+    explore.write_explore(model, {}, {"command": "python hw5_diffusion.py", "seed": 0}, tmp_path)
+    page = (tmp_path / "explore.html").read_text(encoding="utf-8")
+    assert "holiday" not in page and 'alt="samples_epoch_20.png"' in page and 'alt="data.png"' in page
+    sources = [*ROOT.glob("hw5_*.py"), *(ROOT / "hw5_lab").rglob("*.py")]
+    saved = {name for path in sources for name in re.findall(r'save\(.*"([\w{}]+\.png)"', path.read_text())}
+    assert len(saved) > 10
+    assert [name for name in saved if not FIGURE.fullmatch(name.replace("{epoch}", "20"))] == [], "not in FIGURE"
+
+
+def test_main_numbers_have_readable_names():
+    metrics = {"test_elbo": -150.25, "share_3_<b>": 1}
+    page = explore.page("vae", describe("vae"), a_run(metrics=metrics))
+    assert "<dt>ELBO of test images <small>test_elbo</small></dt>" in page and "<dt>share_3_&lt;b&gt;</dt>" in page
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "diffusion"])
+def test_a_page_is_written_in_a_moment(name, tmp_path):
+    """A loose bound in s, for a machine under load. At rest it is less than one second."""
+    model = MODELS[name][1]()
+    start = time.perf_counter()
+    explore.write_explore(model, {}, {"command": f"python hw5_{name}.py", "seed": 0}, tmp_path)
+    took = time.perf_counter() - start
+    print(f"{name}: {took:.2f} s")
+    assert took < 8
 
 
 # -------------------------------------------------------------------------------------------------- in a browser
@@ -698,7 +730,7 @@ def test_every_control_has_a_name_and_a_place(open_page, name, width):
 def test_without_javascript_the_figures_are_there(open_page):
     with open_page("vae", java_script_enabled=False) as page:
         assert page.locator("noscript img").count() == 1 or page.locator("img[alt='samples.png']").count() == 1
-        assert page.locator("dl.metrics").inner_text().split() == ["test_elbo", "-150.25"]
+        assert page.locator("dl.metrics").inner_text().split() == "ELBO of test images test_elbo -150.25".split()
 
 
 def test_text_of_the_user_stays_text(open_page, tmp_path):
