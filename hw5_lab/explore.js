@@ -54,31 +54,37 @@ function logSumExp(values) {
   return largest + Math.log(total);
 }
 
-/** y [n,outputs] = x [n,inputs] W^T + b. Blocks of 4 rows by 2 outputs: a number that was read is used more than once. */
+/** y [n,outputs] = x [n,inputs] W^T + b. Eight sums at once: a number that was read is used more than once. */
 function linear({ weight, bias, inputs, outputs }, x, n) {
-  const y = new Float64Array(n * outputs), rows = n - (n % 4), pairs = outputs - (outputs % 2);
-  for (let row = 0; row < rows; row += 4) {
-    const [x0, x1, x2, x3] = [0, 1, 2, 3].map((k) => x.subarray((row + k) * inputs, (row + k + 1) * inputs));
-    for (let o = 0, u = 0, v = inputs; o < pairs; o += 2, u += inputs, v += inputs) {
-      let a = bias[o], b = a, c = a, d = a, e = bias[o + 1], f = e, g = e, h = e;
-      for (let i = 0; i < inputs; i++, u++, v++) {
-        const p = weight[u], q = weight[v], r = x0[i], s = x1[i], t = x2[i], z = x3[i];
-        a += p * r; b += p * s; c += p * t; d += p * z; e += q * r; f += q * s; g += q * t; h += q * z;
+  const y = new Float64Array(n * outputs), rows = n - (n % 8), eights = outputs - (outputs % 8);
+  const eight = new Float64Array(8 * inputs); // the same input of eight rows lies side by side
+  for (let row = 0; row < rows; row += 8) {
+    for (let k = 0; k < 8 * inputs; k++) eight[k] = x[(row + (k & 7)) * inputs + (k >> 3)];
+    for (let o = 0, w = 0; o < outputs; o++) {
+      let a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0;
+      for (let i = 0; i < 8 * inputs; i += 8, w++) {
+        const v = weight[w];
+        a += v * eight[i]; b += v * eight[i + 1]; c += v * eight[i + 2]; d += v * eight[i + 3];
+        e += v * eight[i + 4]; f += v * eight[i + 5]; g += v * eight[i + 6]; h += v * eight[i + 7];
       }
-      const at = row * outputs + o;
-      y[at] = a; y[at + outputs] = b; y[at + 2 * outputs] = c; y[at + 3 * outputs] = d;
-      y[at + 1] = e; y[at + outputs + 1] = f; y[at + 2 * outputs + 1] = g; y[at + 3 * outputs + 1] = h;
+      [a, b, c, d, e, f, g, h].forEach((value, k) => { y[(row + k) * outputs + o] = value + bias[o]; });
     }
   }
-  for (let row = 0; row < n; row++) { // what the blocks left: the last rows, and the last of an odd number of outputs
-    const from = row * inputs;
-    for (let o = row < rows ? pairs : 0; o < outputs; o++) {
-      let a = bias[o], b = 0, c = 0, d = 0, i = from, w = o * inputs; // four sums: none waits for the one before
-      for (const end = from + inputs - 3; i < end; i += 4, w += 4) {
-        a += weight[w] * x[i]; b += weight[w + 1] * x[i + 1]; c += weight[w + 2] * x[i + 2]; d += weight[w + 3] * x[i + 3];
+  for (let row = rows; row < n; row++) { // the last rows: eight outputs at once, then those that are left
+    const one = x.subarray(row * inputs, (row + 1) * inputs), at = row * outputs;
+    for (let o = 0; o < eights; o += 8) {
+      const k = o * inputs, l = k + inputs, m = l + inputs, p = m + inputs, q = p + inputs, r = q + inputs;
+      let a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0;
+      for (let i = 0, s = r + inputs, t = s + inputs; i < inputs; i++, s++, t++) {
+        const v = one[i];
+        a += v * weight[k + i]; b += v * weight[l + i]; c += v * weight[m + i]; d += v * weight[p + i];
+        e += v * weight[q + i]; f += v * weight[r + i]; g += v * weight[s]; h += v * weight[t];
       }
-      for (; i < from + inputs; i++, w++) a += weight[w] * x[i];
-      y[row * outputs + o] = a + b + c + d;
+      [a, b, c, d, e, f, g, h].forEach((value, i) => { y[at + o + i] = value + bias[o + i]; });
+    }
+    for (let o = eights; o < outputs; o++) {
+      y[at + o] = bias[o];
+      for (let i = 0; i < inputs; i++) y[at + o] += weight[o * inputs + i] * one[i];
     }
   }
   return y;
@@ -224,21 +230,22 @@ function choice(label, options, act) {
   return box("choice", element("label", { for: id }, label), select);
 }
 
-/** A labelled box for a whole number from 0 to `max`; node.set(value) changes it without a call of act. */
+/** A labelled box for a whole number from 0 to `max`; node.set(value) moves it, null empties it, act is not called. */
 function number(label, max, act) {
   const id = unique("number"), input = element("input", { type: "number", id, min: 0, max, step: 1, value: 0 });
   const node = box("choice", element("label", { for: id }, label), input);
-  node.set = (value) => { input.value = Math.min(max, Math.max(0, Math.floor(value) || 0)); };
+  node.set = (value) => { input.value = value === null ? "" : Math.min(max, Math.max(0, Math.floor(value) || 0)); };
   input.addEventListener("change", () => { node.set(+input.value); act(+input.value); });
   return node;
 }
 
-/** A table of names and numbers, [[key, name, class], ...]; node.set({key: text}) fills it. */
+/** A table of names and numbers, [[key, name, class], ...]; node.set({key: text}) fills it, node.clear() empties it. */
 function readout(names) {
   const cells = Object.fromEntries(names.map(([key]) => [key, element("td", {}, "–")]));
   const line = ([key, name, kind]) => element("tr", { class: kind }, element("th", { scope: "row" }, name), cells[key]);
   const node = element("table", { class: "readout" }, element("tbody", {}, ...names.map(line)));
   node.set = (values) => { for (const [key, text] of Object.entries(values)) cells[key].textContent = text; };
+  node.clear = () => { for (const cell of Object.values(cells)) cell.textContent = "–"; };
   return node;
 }
 
@@ -272,8 +279,8 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 function paint(context, values, side, x = 0, y = 0) {
   const image = context.createImageData(side, side);
   for (let i = 0; i < side * side; i++) {
-    const value = Math.round(255 * Math.min(1, Math.max(0, values[i])));
-    image.data.set([value, value, value, 255], 4 * i);
+    image.data[4 * i] = image.data[4 * i + 1] = image.data[4 * i + 2] = 255 * values[i]; // rounds and clips
+    image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, x, y);
 }
@@ -288,12 +295,15 @@ function thumbnail(label, side) {
   return node;
 }
 
-/** Paints shade(i) = an opacity in [0,1], of one colour, in columns x rows cells over the whole context. */
-function paintShades(context, width, height, columns, rows, [r, g, b], shade) {
-  const small = element("canvas", { width: columns, height: rows }), image = context.createImageData(columns, rows);
-  for (let i = 0; i < columns * rows; i++) image.data.set([r, g, b, 255 * shade(i)], 4 * i);
-  small.getContext("2d").putImageData(image, 0, 0);
-  context.drawImage(small, 0, 0, width, height);
+/** A canvas of columns x rows pixels of one colour, with the opacity shade(i) in [0,1]. */
+function shades(columns, rows, [r, g, b], shade) {
+  const node = element("canvas", { width: columns, height: rows }), context = node.getContext("2d");
+  const image = context.createImageData(columns, rows);
+  for (let i = 0, at = 0; i < columns * rows; i++) {
+    image.data[at++] = r; image.data[at++] = g; image.data[at++] = b; image.data[at++] = 255 * shade(i);
+  }
+  context.putImageData(image, 0, 0);
+  return node;
 }
 
 /** A line through points [[x, y], ...]. */
@@ -316,9 +326,11 @@ function crosshair(context, x, y, size) {
   trace(context, [[x, y - size], [x, y + size]]);
 }
 
-function write(context, text, x, y, align = "left", size = 11) {
+/** Text at x, y; with a rim in the stroke's colour where it lies on a picture. */
+function write(context, text, x, y, align = "left", size = 11, rim = false) {
   context.font = `${size}px system-ui, sans-serif`;
   context.textAlign = align;
+  if (rim) context.strokeText(text, x, y);
   context.fillText(text, x, y);
 }
 
@@ -422,23 +434,33 @@ function inSlices(count, work, done) {
 }
 
 /** Two pinned points and the place between them: buttons, a strip of `count` images, a slider.
- *  current() is the point to pin, images(points) decodes, changed(point) shows a point, null after a pin. */
+ *  current() is [the point to pin, its name], images(points) decodes, changed(point, name) shows a point, null after a
+ *  pin. mark() takes the mark of the place away, when another point is shown. */
 function path({ count, side, current, images, changed }) {
-  const pins = [null, null], width = count * (side + 2) - 2;
-  const strip = element("canvas", { class: "image strip", width, height: side, role: "img", "aria-label": "Not yet pinned" });
+  const pins = [null, null], names = ["", ""], width = count * (side + 2) - 2, told = note();
+  const strip = element("canvas", { class: "image strip", width, height: side + 4, role: "img" });
+  const context = strip.getContext("2d");
   let t = 0.5;
   const show = () => {
     const points = Array.from({ length: count }, (_, i) => mix(pins[0], pins[1], i / (count - 1)));
-    images(points).forEach((image, i) => paint(strip.getContext("2d"), image, side, i * (side + 2)));
+    images(points).forEach((image, i) => paint(context, image, side, i * (side + 2)));
     strip.setAttribute("aria-label", `${count} images from pin A to pin B`);
+  };
+  const mark = (at) => { // a bar below the images
+    context.clearRect(0, side, width, 4);
+    context.fillStyle = colour("accent");
+    if (at !== undefined) context.fillRect(at * (width - side), side + 2, side, 2);
   };
   const goTo = (value) => {
     t = value;
     place.set(t);
-    changed(mix(pins[0], pins[1], t));
+    changed(mix(pins[0], pins[1], t), `on the path from A to B, ${t.toFixed(2)}`);
+    mark(t);
   };
-  const pin = (which, point) => {
+  const pin = (which, point, name) => {
     pins[which] = Float64Array.from(point);
+    names[which] = name;
+    told.textContent = `A: ${names[0]}; B: ${names[1]}.`;
     if (pins[0] && pins[1]) show();
     changed(null);
   };
@@ -450,8 +472,8 @@ function path({ count, side, current, images, changed }) {
     goTo(still.matches ? 1 : 0); // without motion: the end at once
     walk.start();
   });
-  const pinners = ["A", "B"].map((name, which) => button(`Pin ${name} here`, () => pin(which, current())));
-  return { pins, pin, show, parts: [row(...pinners, go), strip, place] };
+  const pinners = ["A", "B"].map((name, which) => button(`Pin ${name} here`, () => pin(which, ...current())));
+  return { pins, pin, show, mark, parts: [row(...pinners, go), told, strip, place] };
 }
 
 // ------------------------------------------------------------------------------------------------------------ charts
@@ -463,6 +485,7 @@ function chart({ title, unit, series }, history) {
   let low = Math.min(...values), high = Math.max(...values), chosen = rows.length - 1;
   if (high - low < 1e-9) { low -= 1; high += 1; }
   const log = low > 0 && high > 15 * low; // a first value far above the others would flatten them
+  if (log) unit += ", log axis";
   const short = (x) => (Math.abs(x) >= 100 ? x.toFixed(1) : x.toPrecision(4));
   const left = 46, right = 10, inner = (width) => width - left - right;
   const text = element("p", { class: "reading" });

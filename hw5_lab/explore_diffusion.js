@@ -97,9 +97,12 @@ if (diffusion) {
   function samplingPanel() {
     const perLevel = Math.min(steps, 200), total = perLevel * levels.length + 1; // the last step only takes the noise away
     const levelAt = (step) => Math.min(last, Math.floor(step / perLevel));
-    // frames[step] are the points [n,2] at a step; the user's own come after the first `count`, births says at which step
-    const chain = { source: "network", at: 0, count: 100, seed: 1, speed: 4, level: 0, frames: [], births: [] };
+    // frames[step] are the points [n,2] at a step. The user's own, which start at `mine`, come after the first `count`;
+    // births says at which step each point started. `level` is that of the arrows: the slider's, until the next level.
+    const chain = { source: "network", count: 100, seed: 1, speed: 4, at: 0, level: 0, frames: [], births: [] };
+    chain.mine = [];
     const arrows = lattice(26), fields = {}; // of each source and level, once computed
+    let follows = 0, ended = -Infinity; // the level that the arrows have followed, when the sampling ended
     hw5.chain = chain;
 
     /** Computes the next frame; false at the end. */
@@ -110,54 +113,69 @@ if (diffusion) {
       else { const s = score(x, levels[last]); chain.frames.push(x.map((value, i) => value + levels[last] ** 2 * s[i])); }
       return true;
     }
+    let timer = 0, touched = 0;
+    for (const kind of ["pointermove", "keydown"]) addEventListener(kind, () => { touched = performance.now(); }, true);
+    /** Computes the rest of the chain step by step, while nothing else happens on the page. */
+    function ahead() {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        const busy = play.running || performance.now() - touched < 300;
+        if (busy || advance()) ahead();
+      }, 10);
+    }
     function goTo(step) {
       chain.at = step;
-      chain.level = levelAt(step);
       scrub.set(step);
-      level.set(chain.level);
+      if (levelAt(step) !== follows) level.set(chain.level = follows = levelAt(step));
       status.textContent = step === total ? `Step ${total}: the noise that was left is taken away.`
-        : `Step ${step} of ${total}, ${sigmaText(chain.level)}, ${chain.births.length} points.`;
+        : `Step ${step} of ${total}, ${sigmaText(levelAt(step))}, ${chain.frames[step].length / 2} points.`;
+      playButton.textContent = play.running ? "Pause" : step === total ? "Play again" : "Play";
       field.later();
     }
     let cancel = () => {};
     /** Goes to a step, computing what is not there yet without stopping the page. */
     function reach(step) {
       halt();
-      const work = () => {
-        advance();
-        if (chain.frames.length % 20 === 0 && !still.matches) goTo(chain.frames.length - 1); // on the way
-      };
+      scrub.set(step);
+      const work = () => { advance(); status.textContent = `Computing: step ${chain.frames.length - 1} of ${step}.`; };
       cancel = inSlices(Math.max(0, step + 1 - chain.frames.length), work, () => goTo(step));
     }
-    /** Forgets what comes after the present step: another point or another score changes it. */
+    /** Forgets what comes after the present step. The user's points that have not started yet start there. */
     function cut() {
-      chain.frames.length = chain.at + 1;
-      chain.births = chain.births.filter((birth) => birth <= chain.at);
+      const x = chain.frames[chain.at], missing = chain.mine.slice(x.length / 2 - chain.count);
+      chain.frames.length = chain.at;
+      chain.frames.push(Float64Array.from([...x, ...missing.flat()]));
+      chain.births = chain.births.map((birth) => Math.min(birth, chain.at));
+      ahead();
     }
+    /** From the start with new noise; the user's own points start where they were placed. */
     function restart() {
       halt();
-      chain.frames = [normals(chain.seed, 2 * chain.count).map((value) => start[0] + start[1] * value)];
-      chain.births = Array(chain.count).fill(0);
+      const noise = normals(chain.seed, 2 * chain.count).map((value) => start[0] + start[1] * value);
+      chain.frames = [Float64Array.from([...noise, ...chain.mine.flat()])];
+      chain.births = Array(chain.count + chain.mine.length).fill(0);
       goTo(0);
+      ahead();
     }
     function addPoint(point) {
       cancel();
       if (chain.at === total) chain.at = 0; // at the end there is nothing left to follow
-      cut();
-      chain.frames[chain.at] = Float64Array.from([...chain.frames[chain.at], ...point]);
+      chain.mine.push([...point]);
       chain.births.push(chain.at);
+      cut();
       goTo(chain.at);
       say(`Point started, ${chain.births.length} points`);
     }
     const play = animation(() => {
-      const end = performance.now() + 40;
-      for (let k = 0; k < chain.speed && performance.now() < end; k++) {
-        if (chain.at + 1 === chain.frames.length && !advance()) return false;
+      const end = performance.now() + 80;
+      for (let k = 0; k < chain.speed && chain.at < total && performance.now() < end; k++) {
+        if (chain.at + 1 === chain.frames.length) advance();
         chain.at += 1;
       }
       goTo(chain.at);
+      if (chain.at === total) ended = performance.now();
       return chain.at < total;
-    }, (running) => { playButton.textContent = running ? "Pause" : "Play"; });
+    }, () => goTo(chain.at));
     function halt() {
       cancel();
       play.stop();
@@ -202,24 +220,27 @@ if (diffusion) {
     const status = note(), endOfLevel = () => Math.min(total, (levelAt(chain.at) + 1) * perLevel);
     const playButton = button("Play", () => {
       if (play.running) return halt();
+      if (chain.at === total && performance.now() - ended < 500) return; // meant to pause what has just ended
       if (chain.at === total) restart();
-      if (still.matches) reach(endOfLevel()); // without motion: at once
-      else play.start();
+      if (still.matches) return reach(endOfLevel()); // without motion: at once
+      cancel();
+      play.start();
     }, { class: "main" });
     const buttons = row(playButton, button("Step", () => reach(Math.min(total, chain.at + 1))),
-      button("Next level", () => reach(endOfLevel())), button("Start again", () => { chain.seed += 1; restart(); }));
+      button("Next level", () => reach(endOfLevel())), button("Start again", () => { chain.seed += 1; restart(); }),
+      button("Remove my points", () => { chain.mine = []; restart(); }));
     const scrub = slider("Step of sampling", { min: 0, max: total, step: 1, value: 0 }, reach, String);
     const level = slider("Noise level of the arrows", { min: 0, max: last, step: 1, value: 0 },
-      (value) => { halt(); chain.level = value; field.later(); }, sigmaText);
-    const speed = slider("Steps for each picture", { min: 1, max: 20, step: 1, value: chain.speed },
+      (value) => { chain.level = value; field.later(); }, sigmaText);
+    const speed = slider("Steps for each picture", { min: 1, max: 8, step: 1, value: chain.speed },
       (value) => { chain.speed = value; }, String);
     const source = choice("Score to follow", [["network", "the network's"], ["best", "the best possible"]],
       (value) => { halt(); chain.source = value; cut(); goTo(chain.at); });
     const many = choice("Points", [[100, "100"], [200, "200"], [400, "400"], [0, "only mine"]],
       (value) => { chain.count = +value; restart(); });
     const fewer = `The run made ${steps} steps at each level; this page makes ${perLevel} of the same size.`;
-    panel("Sampling, step by step", "Points start as noise and follow the arrows of the score, with noise that gets smaller from "
-      + "level to level. Click to start your own point: its way stays visible.", "",
+    panel("Sampling, step by step", "Points start as noise and follow the arrows of the score, with less noise at each "
+      + "level. Click to start your own point: its way stays visible.", "",
       column(field, status, buttons, scrub, box("sliders", level, speed), row(source, many),
         ...(steps > perLevel ? [note(fewer)] : [])));
     restart();
@@ -248,7 +269,7 @@ if (diffusion) {
     const map = surface(help, width / tall, (context, pixels, height) => {
       const { difference, network, best } = (measured[level] ||= measure());
       const shade = (i) => 0.47 * Math.min(1, Math.sqrt(difference[i] / 8)); // the root: small differences show as well
-      paintShades(context, pixels, height, cells.columns, cells.rows, rgb("second"), shade);
+      context.drawImage(shades(cells.columns, cells.rows, rgb("second"), shade), 0, 0, pixels, height);
       drawData(context, pixels);
       context.lineWidth = 1.4;
       context.strokeStyle = colour("text");
@@ -262,7 +283,7 @@ if (diffusion) {
     map.id = "compare";
 
     const facts = readout([["network", "network: length"], ["best", "best possible: length"],
-      ["angle", "angle between them", "strong"], ["difference", "σ times their difference"]]);
+      ["angle", "angle between them", "strong"], ["difference", "how far apart they send a point, in σ"]]);
     function probe(point) {
       at = inside(point);
       const sigma = levels[level], x = Float64Array.from(at), a = diffusion.network(x, sigma), b = diffusion.best(x, sigma);
@@ -278,11 +299,10 @@ if (diffusion) {
     const slide = slider("Noise level", { min: 0, max: last, step: 1, value: level },
       (value) => { level = value; probe(at); }, sigmaText);
     const meanings = key("Colours", [["var(--accent)", "network"], ["var(--text)", "best possible"],
-      ["var(--second)", "they differ: full colour from 8σ on"]]);
-    const hint = frequencies ? "This network is not told σ: look at the largest and the smallest noise."
+      ["var(--second)", "how far apart they send a point: full colour from 8σ on"]]);
+    const hint = frequencies ? "Look at the largest and the smallest noise: this network is not told σ."
       : "Look far from the data, where training shows few points.";
-    panel("Network against best possible score", "The best possible score of the data is known in closed form. Orange shows by how "
-      + `many σ the two scores send a noisy point to different places. ${hint}`, "",
+    panel("Network against best possible score", `The best possible score is known in closed form. ${hint}`, "",
       column(map, meanings, slide, subtitle("At the circle"), facts));
     probe(at);
   }

@@ -5,7 +5,7 @@ hw5.gan = gan;
 
 function prepareGan(model) {
   const generator = unpackLayers(model.generator), discriminator = unpackLayers(model.discriminator);
-  const train = Float32Array.from(unpack(model.train), (value) => value / 255);
+  const unit = (bytes) => Float32Array.from(unpack(bytes), (value) => value / 255), train = unit(model.train);
 
   /** G's images of z [n,zdim], in its own range of values. */
   const generate = (z, n = 1, layers = generator) => forward(layers, z, n);
@@ -34,7 +34,7 @@ function prepareGan(model) {
 
   // Generators of earlier epochs or, where these do not fit, their images of the run's own noise
   const earlier = model.earlier.map(({ name, layers, images }) => ({
-    name, layers: layers && unpackLayers(layers), images: images && unpack(images),
+    name, layers: layers && unpackLayers(layers), images: images && unit(images),
   }));
   return { generate, judge, noise, nearest, toUnit, earlier, train, z: unpack(model.z), directions: unpack(model.directions) };
 }
@@ -48,7 +48,8 @@ if (gan) {
   const joined = (points) => Float64Array.from(points.flatMap((point) => [...point]));
   const toUnit = (x) => x.map(gan.toUnit), neighbours = slices(gan.train, gan.train.length / 784);
   const versions = [...gan.earlier, { name: "at the end of the run" }];
-  const state = { seed: 0, version: versions.at(-1), chosen: 0, grid: [], z: null, moves: model.strengths.map(() => 0) };
+  const none = model.strengths.map(() => 0); // no move along the directions
+  const state = { seed: 0, version: versions.at(-1), chosen: 0, grid: [], z: null, name: "", moves: [...none] };
   const generate = (z, n = 1) => gan.generate(z, n, state.version.layers); // undefined: the last generator
 
   // ---- a grid of samples
@@ -59,29 +60,38 @@ if (gan) {
     tile.append(picture, text);
     return Object.assign(tile, { picture, text });
   });
-  const about = note();
+  const about = note(), opinion = note();
+  const toRange = (units) => Float64Array.from(units, (value) => model.darkest + (1 - model.darkest) * value);
+  const noiseName = () => (state.seed ? `seed ${state.seed}` : "the run's noise");
+  const nameOf = (i) => `${noiseName()}, sample ${i + 1}`;
 
   function showGrid() {
-    const { seed, version } = state, toRange = (value) => model.darkest + ((1 - model.darkest) * value) / 255;
+    const { seed, version } = state;
     state.grid = tiles.map((_, i) => (seed ? gan.noise(1000 * seed + i) : Float64Array.from(slices(gan.z, count)[i])));
-    const x = version.images ? Float64Array.from(version.images, toRange) : generate(joined(state.grid), count);
+    const x = version.images ? toRange(version.images) : generate(joined(state.grid), count);
     const real = gan.judge(x, count).map(sigmoid), images = slices(toUnit(x), count);
     tiles.forEach((tile, i) => {
       tile.picture.show(images[i]);
       tile.text.textContent = percent(real[i]);
       tile.setAttribute("aria-label", `Sample ${i + 1}, D says ${percent(real[i])} real`);
     });
-    about.textContent = `${seed ? `Noise of seed ${seed}` : "The run's own noise"}, generator ${version.name}. `
-      + `Mean of D: ${percent(sum(real) / count)}.`
+    about.textContent = `Noise: ${noiseName()}. Generator: ${version.name}.`
       + (version.images ? " These images were kept from training; the other panels use the last generator." : "");
+    state.mean = percent(sum(real) / count);
+    compare();
   }
+  /** D's mean on these samples beside that on training images, which is computed once. */
+  function compare() {
+    opinion.textContent = `Mean of D: ${state.mean} on these samples, ${state.real || "…"} on ${neighbours.length} `
+      + "training images. Where both are alike, D cannot tell them apart.";
+  }
+  let total = 0;
+  const judgeReal = (i) => { total += sigmoid(gan.judge(toRange(neighbours[i]))[0]); };
+  inSlices(neighbours.length, judgeReal, () => { state.real = percent(total / neighbours.length); compare(); });
 
   function select(i) {
     state.chosen = i;
-    state.moves.fill(0);
-    sliders.forEach((each) => each.set(0));
-    tiles.forEach((tile, k) => tile.setAttribute("aria-pressed", String(k === i)));
-    show(state.grid[i]);
+    show(state.grid[i], nameOf(i));
   }
   function refresh() {
     showGrid();
@@ -107,21 +117,29 @@ if (gan) {
 
   // ---- one sample
 
-  const large = thumbnail("The chosen sample", 28), neighbour = thumbnail("The nearest training image", 28);
+  const large = thumbnail("The image", 28), caption = element("span"), neighbour = thumbnail("The nearest image", 28);
   const facts = readout([["real", "D(x): how real it looks to D", "strong"], ["logit", "its logit"], ["length", "length of z"],
     ["near", "distance to that training image"]]);
-  const share = (strength) => `${Math.round(100 * strength ** 2)}% of the layer`;
-  const sliders = model.strengths.map((strength, k) => slider(`Direction ${k + 1}, ${share(strength)}`,
-    { min: -4, max: 4, step: 0.1, value: 0 }, (value) => { state.moves[k] = value; show(moved()); }, (value) => value.toFixed(1)));
+  const share = (strength) => `${Math.round(100 * strength ** 2)}% of the change`;
+  const sliders = model.strengths.map((strength, k) => slider(`Direction ${k + 1} (${share(strength)})`,
+    { min: -4, max: 4, step: 0.1, value: 0 }, (value) => {
+      state.moves[k] = value;
+      show(moved(), `${nameOf(state.chosen)}, moved`, { moves: state.moves });
+    }, (value) => value.toFixed(1)));
 
   /** The chosen sample's z, moved along the directions as the sliders say. */
   const moved = () => state.grid[state.chosen].map((value, i) =>
     state.moves.reduce((total, move, k) => total + move * gan.directions[k * zdim + i], value));
 
-  function show(z) {
+  /** Shows the image of z under a name; `tile`: the sample that it comes from, `moves`: where the sliders stand. */
+  function show(z, name, { tile = state.chosen, moves = [...none] } = {}) {
     const x = generate(z), image = toUnit(x), logit = gan.judge(x)[0], near = gan.nearest(image);
-    state.z = z;
-    large.show(image, `The chosen sample. D says ${percent(sigmoid(logit))} real.`);
+    Object.assign(state, { z, name, moves });
+    sliders.forEach((each, k) => each.set(moves[k]));
+    tiles.forEach((each, i) => each.setAttribute("aria-pressed", String(i === tile)));
+    way.mark();
+    caption.textContent = name;
+    large.show(image, `${name}. D says ${percent(sigmoid(logit))} real.`);
     neighbour.show(neighbours[near.index], `Training image ${near.index}, the nearest that the page holds`);
     facts.set({ real: percent(sigmoid(logit)), logit: logit.toFixed(2), length: Math.hypot(...z).toFixed(2),
       near: near.distance.toFixed(2) });
@@ -129,21 +147,21 @@ if (gan) {
   }
 
   const way = path({
-    count: 9, side: 28, current: () => state.z, changed: (z) => { if (z) show(z); },
+    count: 9, side: 28, current: () => [state.z, state.name], changed: (z, name) => z && show(z, name, { tile: -1 }),
     images: (points) => slices(toUnit(generate(joined(points), points.length)), points.length),
   });
 
-  panel("Samples, and what D thinks of them", "The number below each image is D(x), the probability that D calls it real: near 50% "
-    + "where G deceives it. Choose an image to work with it.", "", box("tiles samples", ...tiles), about,
-    row(seedBox, button("New noise", () => reseed(state.seed + 1), { class: "main" })), ...(versions.length > 1 ? [epochs] : []));
-  panel("One sample", "The sliders move z along the directions that change G's first layer most. Push one to its end: the image "
-    + "leaves what G has learned.", "",
-    pictures(figure(large, "the chosen sample"), figure(neighbour, `nearest of ${neighbours.length} training images`)), facts,
+  panel("Samples, and what D thinks of them", "The number below each image is D(x), the probability that D calls it "
+    + "real. Choose an image to work with it.", "", box("tiles samples", ...tiles), about, opinion,
+    row(seedBox, button("New noise", () => reseed(state.seed + 1), { class: "main" })),
+    ...(versions.length > 1 ? [epochs] : []));
+  panel("One sample", "Each slider moves z along one of the directions that change G's first layer most; in brackets: "
+    + "its share of all change. Push one to its end: the image leaves what G has learned.", "",
+    pictures(figure(large, caption), figure(neighbour, `nearest of ${neighbours.length} training images`)), facts,
     box("sliders", ...sliders), row(button("Back to the sample", () => select(state.chosen))));
-  panel("A path between two samples", "Choose a sample and pin it as A, choose another and pin it as B. Smooth changes mean that G "
-    + "has learned more than single images.", "wide", ...way.parts);
+  panel("A path between two samples", "Smooth changes mean that G has learned more than single images. Choose a sample "
+    + "and pin it as A, choose another and pin it as B.", "wide", ...way.parts);
   showGrid();
-  way.pin(0, state.grid[0]);
-  way.pin(1, state.grid[5 % count]);
+  [0, 5 % count].forEach((i, which) => way.pin(which, state.grid[i], nameOf(i)));
   select(0);
 }

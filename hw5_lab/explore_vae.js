@@ -85,15 +85,7 @@ function prepareVae(model) {
     return { logJoint, largest, logPx, error, best: [line[Math.floor(best / n)], line[best % n]] };
   }
 
-  /** log p(x,z) of posterior() at any z: linear between the points of the grid. */
-  function between(logJoint, u, v) {
-    const cell = (value) => Math.min(n - 1.001, Math.max(0, (value + reach) / spacing));
-    const i = Math.floor(cell(u)), j = Math.floor(cell(v)), s = cell(u) - i, t = cell(v) - j;
-    const along = (at) => (1 - t) * logJoint[at] + t * logJoint[at + 1];
-    return (1 - s) * along(i * n + j) + s * along((i + 1) * n + j);
-  }
-
-  return { encode, decode, bound, spread, posterior, between, reach };
+  return { encode, decode, bound, spread, posterior, reach, spacing, points: n };
 }
 
 /** Strokes [[[x, y], ...], ...] in any unit as a gray image [28*28], made as MNIST was: the ink, of a pen of fixed width,
@@ -103,18 +95,21 @@ function rasterise(strokes, pen = 1.15) {
   const left = Math.min(...xs), right = Math.max(...xs), top = Math.min(...ys), bottom = Math.max(...ys);
   const scale = Math.min((20 - 2 * pen) / Math.max(right - left, bottom - top, 1e-9), 0.25); // a dot stays a dot
 
+  const from = (a, b) => Math.max(0, Math.floor(Math.min(a, b) - pen - 1)); // the pixels that ink from a to b can reach
+  const to = (a, b) => Math.min(27, Math.floor(Math.max(a, b) + pen + 1));
   const draw = (dx, dy) => {
     const image = new Float64Array(784);
     for (const stroke of strokes)
       stroke.forEach(([x, y], k) => {
         const [endX, endY] = stroke[k + 1] || [x, y], ax = x * scale + dx, ay = y * scale + dy;
         const wide = (endX - x) * scale, high = (endY - y) * scale, square = wide * wide + high * high;
-        for (let pixel = 0; pixel < 784; pixel++) {
-          const px = (pixel % 28) + 0.5 - ax, py = Math.floor(pixel / 28) + 0.5 - ay;
-          const t = square ? Math.min(1, Math.max(0, (px * wide + py * high) / square)) : 0; // the nearest place on the line
-          const ink = pen + 0.5 - Math.sqrt((px - t * wide) ** 2 + (py - t * high) ** 2);
-          image[pixel] = Math.max(image[pixel], Math.min(1, ink));
-        }
+        for (let line = from(ay, ay + high); line <= to(ay, ay + high); line++)
+          for (let col = from(ax, ax + wide); col <= to(ax, ax + wide); col++) {
+            const px = col + 0.5 - ax, py = line + 0.5 - ay, pixel = 28 * line + col;
+            const t = square && Math.min(1, Math.max(0, (px * wide + py * high) / square)); // the nearest on the line
+            const ink = pen + 0.5 - Math.sqrt((px - t * wide) ** 2 + (py - t * high) ** 2);
+            image[pixel] = Math.max(image[pixel], Math.min(1, ink));
+          }
       });
     return image;
   };
@@ -157,9 +152,10 @@ if (vae) {
     const p = vae.decode(view.z), next = uniforms(view.seed), at = flat ? ` at z = ${coordinates(view.z)}` : "";
     mean.show(p, `Decoded image p(x|z)${at}`);
     sample.show(p.map((value) => +(next() < value)), `A sample of x${at}`);
-    where.textContent = flat ? `z = ${coordinates(view.z)}` : "";
+    where.textContent = nameOf(view.z);
   }
   function moveTo(z) {
+    way.mark();
     view.z = Float64Array.from(z);
     decode();
     view.refresh();
@@ -167,8 +163,9 @@ if (vae) {
   }
   const decoded = pictures(figure(mean, "p(x|z), the mean of each pixel"), figure(sample, "x ~ p(x|z), one sample"));
   const again = button("New sample", () => { view.seed += 1; decode(); });
+  const nameOf = (z) => (flat ? `z = ${coordinates(z)}` : `z of length ${Math.hypot(...z).toFixed(2)}`);
   const way = path({
-    count: 11, side, current: () => view.z, changed: (z) => (z ? moveTo(z) : view.refresh()),
+    count: 11, side, current: () => [view.z, nameOf(view.z)], changed: (z) => (z ? moveTo(z) : view.refresh()),
     images: (points) => points.map((point) => vae.decode(point)),
   });
   const beside = (...controls) =>
@@ -205,22 +202,26 @@ if (vae) {
           context.fillStyle = CLASSES[label];
           context.fillRect(x - 1.2, y - 1.2, 2.4, 2.4);
         });
-      context.strokeStyle = colour("muted");
-      context.lineWidth = 1;
-      for (const deviations of [1, 2]) circle(context, width / 2, width / 2, (deviations * width) / (2 * span), "stroke");
-      context.strokeStyle = context.fillStyle = mark;
+      const between = Math.ceil(span / 4), ticks = [-3, -2, -1, 0, 1, 2, 3].map((k) => k * between);
       const pins = way.pins.map((pin) => pin && to(pin));
-      if (pins[0] && pins[1]) trace(context, pins);
-      pins.forEach((pin, which) => {
-        if (!pin) return;
-        circle(context, ...pin, 3);
-        write(context, "AB"[which], pin[0] + 6, pin[1] - 6, "left", 13);
-      });
-      for (const [paper, thickness] of [[behind === "manifold" ? "#000" : colour("paper"), 5], [mark, 2]]) { // with a rim
-        context.strokeStyle = paper;
+      for (const [ink, thickness] of [[behind === "manifold" ? "#000" : colour("paper"), 3], [mark, 1]]) { // with a rim
+        context.strokeStyle = context.fillStyle = ink;
         context.lineWidth = thickness;
+        for (const radius of [1, 2]) circle(context, width / 2, width / 2, (radius * width) / (2 * span), "stroke");
+        trace(context, pins);
+        context.lineWidth = 2 * thickness;
         circle(context, ...to(view.z), 8, "stroke");
         crosshair(context, ...to(view.z), 13);
+        context.lineWidth = thickness;
+        const text = (...parts) => write(context, ...parts, thickness > 1);
+        for (const value of ticks.filter((each) => Math.abs(each) < 0.95 * span)) {
+          text(fixed(value, 0), to([value, 0])[0], width - 6, "center", 11);
+          if (value) text(fixed(value, 0), 5, to([0, value])[1] + 4, "left", 11);
+        }
+        pins.forEach((pin, which) => {
+          circle(context, ...pin, 3);
+          text("AB"[which], pin[0] + 6, pin[1] - 6, "left", 13);
+        });
       }
     }, { interactive: true });
     plane.id = "plane";
@@ -228,10 +229,14 @@ if (vae) {
       (dx, dy) => moveTo([inside(view.z[0] + (dx * span) / 60), inside(view.z[1] - (dy * span) / 60)]));
     view.refresh = plane.later;
     const options = [["codes", "codes of test images, by digit"], ["manifold", "decoded images"], ["nothing", "nothing"]];
-    const back = choice("Behind it", options, (value) => { behind = value; plane.later(); });
+    const back = choice("Behind it", options, (value) => {
+      behind = value;
+      digits.hidden = behind !== "codes";
+      plane.later();
+    });
     const digits = key("Colours of the digits", CLASSES.map((name, digit) => [name, digit]));
-    panel("The latent plane", "Every point z of this plane is an image. Drag across it: near the centre, where the prior is high "
-      + "(circles: one and two standard deviations), there should be a digit everywhere.", "wide",
+    panel("The latent plane", "Every point z is an image; the circles are one and two standard deviations of the prior. "
+      + "Drag across them: there should be a digit everywhere.", "wide",
       box("split", column(plane, digits), beside(back)));
   }
 
@@ -239,7 +244,7 @@ if (vae) {
   function slidersPanel() {
     const { kl } = page.model, order = kl.map((_, d) => d).sort((a, b) => kl[b] - kl[a]).slice(0, 64);
     const sliders = order.map((d) => slider(`z${d + 1}, ${kl[d].toFixed(2)} nats`, { min: -3.5, max: 3.5, step: 0.05, value: 0 },
-      (value) => { view.z[d] = value; decode(); }, (value) => fixed(value, 2)));
+      (value) => { view.z[d] = value; way.mark(); decode(); }, (value) => fixed(value, 2)));
     const shown = sliders.slice(0, 10), more = sliders.slice(10);
     const rest = element("details", {}, element("summary", {}, `${more.length} more latents, which say less`),
       box("sliders", ...more));
@@ -247,9 +252,8 @@ if (vae) {
     const prior = button("z from the prior", () => moveTo(normals(++seed, latent)));
     const zero = button("All zero", () => moveTo(new Float64Array(latent)));
     view.refresh = () => sliders.forEach((each, k) => each.set(view.z[order[k]]));
-    panel(latent === 1 ? "The latent" : `The ${latent} latents`, "The sliders are sorted by how many nats each latent tells of a "
-      + "test image: move the first ones. A posterior on a grid exists for two latents only, so this page shows none and no "
-      + "exact log p(x).", "wide",
+    panel(latent === 1 ? "The latent" : `The ${latent} latents`, "Each slider is one latent, with the nats that it tells of "
+      + "a test image. Move the first ones, which tell most.", "wide",
       box("split", column(box("sliders", ...shown), ...(more.length ? [rest] : [])), beside(prior, zero)));
   }
 
@@ -264,16 +268,21 @@ if (vae) {
     ["error", "error of the grid, estimated"]];
   const numbers = readout(flat ? [...bound, ...likelihood] : bound);
   const heats = []; // pictures of the posterior
+  const mover = (label, to) => button(label, () => moveTo(to()));
+  const movers = [mover(flat ? "Move z to the encoder's mean" : "Move the sliders to the code", () => now.q.mu)];
+  if (flat) movers.push(mover("Move z to the best z", () => now.exact.best));
   let now = null; // {x, q, exact, ...} of the image that is shown
 
   /** Encodes x, measures it, and shows all of that. */
   function feed(x, name) {
     const q = vae.encode(x), values = vae.bound(x, q), exact = flat ? vae.posterior(x) : null;
     hw5.fed = now = { x, q, exact, ...values };
+    pad.later();
     fed.show(x, `The image that the encoder gets: ${name}`);
     atMean.show(vae.decode(q.mu));
     numbers.set({ reconstruction: nats(values.reconstruction), kl: nats(values.kl), elbo: nats(values.elbo) });
     about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`;
+    movers.forEach((each) => { each.disabled = false; });
     if (flat) {
       atBest.show(vae.decode(exact.best), `Reconstruction at the best z, ${coordinates(exact.best)}`);
       const error = `${exact.error.toExponential(0)} nats`;
@@ -296,7 +305,9 @@ if (vae) {
     context.strokeStyle = colour("text");
     for (const stroke of strokes) trace(context, [stroke[0], ...stroke].map(to));
     context.fillStyle = colour("muted");
-    if (!strokes.length) write(context, "draw a digit here", width / 2, width / 2 - 14, "center", 14);
+    if (!strokes.length) write(context, "draw a digit here", width / 2, 22, "center", 14);
+    const faint = (i) => 0.25 * now.x[i]; // a loaded image
+    if (!strokes.length && now) context.drawImage(shades(side, side, rgb("text"), faint), 0, 0, width, width);
     if (document.activeElement === pad && pad.byKeys) {
       context.strokeStyle = context.fillStyle = colour("accent");
       context.lineWidth = 2;
@@ -338,6 +349,16 @@ if (vae) {
     down = false;
     pad.later();
   }
+  function clear() {
+    wipe();
+    hw5.fed = now = null;
+    chooser.set(null);
+    numbers.clear();
+    about.textContent = "Draw a digit, or load an image.";
+    for (const each of [fed, atMean, atBest]) each.show(new Float64Array(area), "Nothing");
+    movers.forEach((each) => { each.disabled = true; });
+    heats.forEach((each) => each.later());
+  }
 
   /** Image i of packed images, as numbers in [0,1]. */
   function imageAt(all, values, i) {
@@ -357,9 +378,13 @@ if (vae) {
   function gapTiles() {
     const packed = page.model.gap_images, values = unpack(packed);
     return Array.from(unpack(page.model.gap_labels), (label, i) => {
-      const name = `number ${i + 1} of the largest gaps, a ${label}`, image = imageAt(packed, values, i);
+      const k = page.model.gap_numbers[i], name = `test image ${k}, a ${label}`, image = imageAt(packed, values, i);
       const picture = thumbnail("", side), attributes = { "aria-label": `Load ${name}`, title: name };
-      const tile = button("", () => { wipe(); feed(image, name); }, attributes);
+      const tile = button("", () => {
+        wipe();
+        chooser.set(k < count ? k : null);
+        feed(image, `${name}, number ${i + 1} of the largest gaps`);
+      }, attributes);
       picture.show(image);
       picture.setAttribute("aria-hidden", "true");
       tile.append(picture);
@@ -371,29 +396,34 @@ if (vae) {
   const worst = flat ? [subtitle("Test images that the encoder serves worst"), box("tiles gaps", ...gapTiles())] : [];
   panel("Draw a digit", `Your strokes are fitted to a box of 20x20, centred by mass as MNIST was, and ${prepared[pixels]}. `
     + "Draw a digit badly, and see the numbers fall.", "",
-    column(pad, row(button("Clear", wipe)), row(chooser, any), ...worst));
+    column(pad, row(button("Clear", clear)), row(chooser, any), ...worst));
 
   const results = [figure(fed, "what the encoder gets"), figure(atMean, "reconstruction at its mean")];
   if (flat) results.push(figure(atBest, "at the best z"));
   const facts = box("facts", column(pictures(...results), about), numbers);
   if (flat) posteriorPanel();
-  else panel("What the encoder makes of it", "The bound is the reconstruction minus the KL. It is below log p(x), which is unknown "
-    + "here. E[log p(x|z)] is the mean of 24 draws.", "", facts,
-    row(button("Move the sliders to the code", () => moveTo(now.q.mu))));
+  else panel("What the encoder makes of it", "The bound is the reconstruction minus the KL; log p(x) is above it. "
+    + "Load a few images, and see which part differs.", "", facts, row(...movers), note("E[log p(x|z)] is the mean of 24 "
+    + "draws. A posterior on a grid needs two latents, so this page shows none and no exact log p(x)."));
 
   /** The exact posterior as a heat map, with the encoder's ellipse. */
   function posteriorPanel() {
+    const { reach, spacing, points } = vae;
+    /** The posterior at the grid's own points. In the picture z1 goes to the right and z2 up. */
+    const shaded = ({ largest, logJoint }) => shades(points, points, rgb("accent"), (i) => {
+      const depth = largest - logJoint[(i % points) * points + points - 1 - Math.floor(i / points)]; // below the peak
+      // Probability in strong colour, and a faint shade down to 60 nats below the peak, where the valleys are
+      return depth < 60 ? Math.max(0.9 * Math.exp(-0.5 * depth), 0.32 * (1 - depth / 60)) : 0;
+    });
     const heat = (label, square) => {
-      const node = surface(label, 1, (context, width) => {
-        const { centre, half } = square(now), { exact, q } = now, resolution = 120;
-        const to = ([x, y]) => [((x - centre[0]) / half + 1) * 0.5 * width, (1 - (y - centre[1]) / half) * 0.5 * width];
-        paintShades(context, width, width, resolution, resolution, rgb("accent"), (i) => {
-          const offset = (k) => half * ((2 * k + 1) / resolution - 1);
-          const u = centre[0] + offset(i % resolution), v = centre[1] - offset(Math.floor(i / resolution));
-          const depth = exact.largest - vae.between(exact.logJoint, u, v); // nats below the peak
-          // Probability in strong colour, and a faint shade down to 60 nats below the peak, where the valleys are
-          return Math.max(0.9 * Math.exp(-0.5 * depth), 0.32 * Math.max(0, 1 - depth / 60));
-        });
+      const caption = element("span"), node = surface(label, 1, (context, width) => {
+        caption.textContent = label;
+        node.setAttribute("aria-label", label);
+        if (!now) return;
+        const { centre: [u, v], half } = square(now), { exact, q } = now, pixel = (z) => (z + reach) / spacing + 0.5;
+        const to = ([x, y]) => [((x - u) / half + 1) * 0.5 * width, (1 - (y - v) / half) * 0.5 * width];
+        const part = (2 * half) / spacing, range = (z) => `${fixed(z - half)} to ${fixed(z + half)}`;
+        context.drawImage(shaded(exact), pixel(u - half), pixel(-v - half), part, part, 0, 0, width, width);
         context.strokeStyle = colour("second");
         context.lineWidth = 2;
         for (const deviations of [1, 2]) {
@@ -404,29 +434,28 @@ if (vae) {
           context.stroke();
         }
         context.setLineDash([]);
-        context.fillStyle = colour("muted");
-        write(context, `${fixed(centre[0] - half)} to ${fixed(centre[0] + half)}`, 6, width - 6);
-        node.setAttribute("aria-label", `${label}. Encoder's mean ${coordinates(q.mu)}, best z ${coordinates(exact.best)}.`);
+        context.strokeStyle = colour("text");
+        crosshair(context, ...to(exact.best), 7);
+        caption.textContent = `${label}: z1 ${range(u)}, z2 ${range(v)}`;
+        node.setAttribute("aria-label", caption.textContent); // mean and best z stand in the text below
       });
       heats.push(node);
-      return node;
+      return figure(node, caption);
     };
-    const everything = { centre: [0, 0], half: vae.reach };
-    const whole = heat("The exact posterior over the whole plane, with the encoder's ellipse", () => everything);
-    const near = heat("The same, enlarged around the posterior and the ellipse", ({ q: { mu, sd }, exact: { best } }) => ({
+    const whole = heat("The whole plane", () => ({ centre: [0, 0], half: reach }));
+    const near = heat("Enlarged", ({ q: { mu, sd }, exact: { best } }) => ({
       centre: [(best[0] + mu[0]) / 2, (best[1] + mu[1]) / 2],
       half: Math.max(Math.abs(best[0] - mu[0]), Math.abs(best[1] - mu[1])) / 2 + 3.5 * Math.max(...sd, 0.1),
     }));
-    panel("Encoder against exact posterior", "Blue is the exact posterior p(z|x), computed on a grid; the orange ellipses are the "
-      + "encoder's q(z|x), at one and two standard deviations. The gap is 0 where they agree. Load an image with a large gap: the "
-      + "encoder looks in the wrong place.", "", box("pair", figure(whole, "the whole plane"), figure(near, "enlarged")), facts,
-      row(button("Move z to the encoder's mean", () => moveTo(now.q.mu)),
-        button("Move z to the best z", () => moveTo(now.exact.best))));
+    const colours = key("Colours", [["var(--accent)", "exact posterior p(z|x), on a grid; the cross is its best z"],
+      ["var(--second)", "the encoder's q(z|x), one and two standard deviations"]]);
+    panel("Encoder against exact posterior", "The gap is 0 where both agree. Load an image that the encoder serves badly: "
+      + "it looks in the wrong place.", "", box("pair", whole, near), colours, facts, row(...movers));
   }
 
   decode();
   load(0);
   const code = (i) => codes.subarray(i * latent, (i + 1) * latent), other = labels.findIndex((label) => label !== labels[0]);
-  way.pin(0, code(0));
-  way.pin(1, code(Math.min(Math.max(0, other), codes.length / latent - 1)));
+  const ends = [0, Math.min(Math.max(0, other), codes.length / latent - 1)].map(code);
+  ends.forEach((z, which) => way.pin(which, z, nameOf(z)));
 }

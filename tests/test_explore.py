@@ -604,6 +604,52 @@ def test_images_with_a_large_gap_are_loaded_with_a_click(open_page):
         last = page.evaluate("hw5.fed.exact.logPx - hw5.fed.elbo")
         assert page.locator(".gaps button").count() == 10
         assert min(first, last) > make_vae().gap.median(), "these images have no large gap"
+        number = make_vae().gap.argsort(descending=True, stable=True)[9].item()
+        assert page.get_by_role("spinbutton").input_value() == str(number)
+        assert page.locator(f"text=Test image {number}, a").count() == 1
+
+
+def test_clear_leaves_nothing_of_the_image(open_page):
+    pad = "document.getElementById('pad').toDataURL()"
+    for name in ("vae", "vae20"):
+        with open_page(name) as page:
+            page.wait_for_timeout(300)
+            loaded, move = page.evaluate(pad), page.get_by_role("button", name="Move").first
+            page.get_by_role("button", name="Clear").click()
+            page.wait_for_timeout(100)
+            assert page.evaluate(pad) != loaded, "a loaded image shows in the pad, and is gone after Clear"
+            assert set(page.locator("table.readout td").all_inner_texts()) == {"–"} and not move.is_enabled()
+            assert page.get_by_role("spinbutton").input_value() == ""
+            page.get_by_role("button", name="A random one").click()
+            assert "–" not in page.locator("table.readout").inner_text() and move.is_enabled()
+
+
+def test_the_heat_maps_show_the_posterior_where_it_is(open_page):
+    with open_page("vae") as page:
+        page.wait_for_timeout(300)
+        reach, caption = describe("vae")["model"]["reach"], page.locator(".pair figcaption").first.inner_text()
+        assert caption == f"The whole plane: z1 −{reach:.1f} to {reach:.1f}, z2 −{reach:.1f} to {reach:.1f}"
+        assert re.fullmatch(r"Enlarged: z1 −?[\d.]+ to −?[\d.]+, z2 −?[\d.]+ to −?[\d.]+",
+                            page.locator(".pair figcaption").last.inner_text())
+        found = page.evaluate("""() => {
+            const node = document.querySelector('.pair canvas'), { width } = node, { largest, logJoint } = hw5.fed.exact;
+            const data = node.getContext('2d').getImageData(0, 0, width, width).data, errors = [];
+            for (let i = 0; i < 128; i++) for (let j = 0; j < 128; j++) { // z1 goes to the right, z2 up
+                const column = Math.round(i * (width - 1) / 127), line = Math.round((127 - j) * (width - 1) / 127);
+                const depth = largest - logJoint[128 * i + j], at = 4 * (line * width + column);
+                const shade = Math.max(0.9 * Math.exp(-0.5 * depth), 0.32 * Math.max(0, 1 - depth / 60));
+                if (shade > 0.05) errors.push(Math.abs(data[at + 3] / 255 - shade)); // there are also ellipses and a cross
+            }
+            return errors.sort((a, b) => a - b); }""")
+        assert len(found) > 20 and found[len(found) // 2] < 0.05
+
+
+def test_the_colours_of_digits_are_told_where_they_show(open_page):
+    with open_page("vae") as page:
+        digits = page.get_by_label("Colours of the digits")
+        assert digits.is_visible()
+        page.get_by_label("Behind it").select_option("manifold")
+        assert not digits.is_visible()
 
 
 def test_pins_and_the_path_between_them(open_page):
@@ -615,8 +661,45 @@ def test_pins_and_the_path_between_them(open_page):
         page.get_by_role("button", name="Pin B here").click()
         assert page.evaluate(strip) != before
         image = page.evaluate(IMAGE)
+        pinned = page.evaluate(strip)
         page.get_by_label("Place between A and B").fill("0.2")
         assert page.evaluate(IMAGE) != image
+        mark = "document.querySelector('canvas.strip').getContext('2d').getImageData(64, 31, 1, 1).data[3]"  # 0.2 of 306
+        assert page.evaluate(mark) == 255, "the place is not marked below the strip"
+        page.mouse.click(*corner(page, "#plane", 0.3, 0.3))
+        assert page.evaluate(strip) == pinned, "the mark stays although z is elsewhere"
+        assert re.search(r"A: z = \(0.00, 0.00\); B: z = \([−\d.]+, [−\d.]+\)\.", page.locator("#panels").inner_text())
+
+
+def test_the_path_between_samples_is_named(open_page):
+    with open_page("gan") as page:
+        caption, chosen = page.locator("figcaption").first, page.locator(".samples [aria-pressed=true]")
+        page.get_by_role("button", name="New noise").click()
+        page.locator(".samples button").nth(6).click()
+        assert caption.inner_text() == "seed 1, sample 7"
+        page.get_by_role("button", name="Pin B here").click()
+        assert page.locator("text=A: the run's noise, sample 1; B: seed 1, sample 7.").count() == 1
+        page.get_by_label("Direction 1").fill("2")
+        assert caption.inner_text() == "seed 1, sample 7, moved" and chosen.count() == 1
+        page.get_by_label("Place between A and B").fill("0.4")
+        assert caption.inner_text() == "on the path from A to B, 0.40" and chosen.count() == 0
+        assert page.get_by_label("Direction 1").input_value() == "0"
+        page.get_by_role("button", name="Back to the sample").click()
+        assert caption.inner_text() == "seed 1, sample 7" and chosen.count() == 1
+
+
+@pytest.mark.parametrize("name", ["gan", "dense"])
+def test_samples_are_compared_with_real_images(open_page, name):
+    model, described = MODELS[name][1](), describe(name)["model"]
+    with torch.no_grad():
+        images = model.scale(model.train_images[: explore.NEIGHBOURS])
+        mean = model.disc.eval()(images).sigmoid().mean().item()
+    with open_page(name) as page:
+        wait_for(page, f"/on {len(described['train'])} training images/.test(document.body.innerText)")
+        wait_for(page, "!document.body.innerText.includes('…')")
+        text = page.locator("text=Mean of D").inner_text()
+        found = int(re.search(r"samples, >?(\d+)% on", text)[1])
+        assert abs(found - 100 * mean) < 1.5, text
 
 
 def test_samples_directions_and_epochs_of_the_generator(open_page):
@@ -685,6 +768,91 @@ def test_the_user_starts_points_and_follows_the_best_score(open_page):
         assert page.evaluate("hw5.chain.source") == "best"
 
 
+def only_mine(page):
+    """One point of the user's at shares (0.25, 0.5) and no other, so that a step is quick."""
+    page.get_by_label("Points", exact=True).select_option("0")
+    page.mouse.click(*corner(page, "#field", 0.25, 0.5))
+    return page.evaluate("[...hw5.chain.mine[0]]")
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_what_takes_long_says_so(open_page, motion):
+    with open_page("diffusion", reduced_motion=motion) as page:
+        page.get_by_label("Points", exact=True).select_option("400")
+        scrub = page.get_by_label("Step of sampling")
+        scrub.fill("900")
+        for _ in range(3):
+            wait_for(page, "/Computing: step \\d+ of 900/.test(document.body.innerText)")
+            assert scrub.input_value() == "900", "the slider jumps back"
+        page.get_by_role("button", name="Start again").click()
+        assert scrub.input_value() == "0" and page.locator("text=Step 0 of 1001").count() == 1
+
+
+def test_an_idle_page_computes_ahead(open_page):
+    with open_page("diffusion") as page:
+        wait_for(page, "hw5.chain.frames.length > 20")
+        page.get_by_role("button", name="Start again").click()
+        assert page.evaluate("hw5.chain.frames.length") < 5, "the old chain was kept"
+        wait_for(page, "hw5.chain.frames.length > 20")
+        assert page.evaluate("hw5.chain.at") == 0
+
+
+def test_playing_reaches_the_last_step(open_page):
+    with open_page("diffusion") as page:
+        placed = only_mine(page)
+        page.get_by_label("Step of sampling").fill("998")
+        wait_for(page, "hw5.chain.at === 998")
+        page.get_by_role("button", name="Play").click()
+        wait_for(page, "hw5.chain.at === 1001")
+        assert page.locator("text=the noise that was left is taken away").count() == 1
+        again = page.get_by_role("button", name="Play again")
+        page.get_by_label("Step of sampling").fill("1000")
+        wait_for(page, "hw5.chain.at === 1000")
+        pressed = page.evaluate("""() => new Promise((done) => { const button = document.querySelector('button.main');
+            button.click();
+            const look = () => (hw5.chain.at < 1001 ? setTimeout(look) : (button.click(), done(hw5.chain.at)));
+            look(); })""")
+        assert pressed == 1001 and page.evaluate("hw5.chain.at") == 1001, "a press right after the end started again"
+        page.wait_for_timeout(600)
+        again.click()
+        wait_for(page, "hw5.chain.at > 0 && hw5.chain.at < 900")
+        assert page.evaluate("[...hw5.chain.frames[0]]") == placed, "the user's own point is lost"
+
+
+def test_the_users_own_points_stay(open_page):
+    with open_page("diffusion") as page:
+        first = only_mine(page)
+        page.get_by_label("Step of sampling").fill("20")
+        wait_for(page, "hw5.chain.at === 20")
+        page.mouse.click(*corner(page, "#field", 0.7, 0.3))
+        second = page.evaluate("[...hw5.chain.mine[1]]")
+        page.get_by_label("Step of sampling").fill("5")
+        assert page.locator("text=1 points").count() == 1
+        page.get_by_label("Score to follow").select_option("best")  # before the second point starts
+        assert page.evaluate("[...hw5.chain.frames[5]].slice(2)") == second
+        page.get_by_role("button", name="Start again").click()
+        assert page.evaluate("[...hw5.chain.frames[0]]") == first + second
+        page.get_by_label("Points", exact=True).select_option("100")
+        assert page.evaluate("[...hw5.chain.frames[0]].slice(200)") == first + second
+        page.get_by_role("button", name="Remove my points").click()
+        assert page.evaluate("hw5.chain.frames[0].length") == 200
+
+
+def test_the_level_of_the_arrows_is_for_looking_only(open_page):
+    with open_page("diffusion") as page:
+        only_mine(page)
+        page.get_by_label("Steps for each picture").fill("1")
+        page.get_by_role("button", name="Play").click()
+        page.get_by_label("Noise level of the arrows").fill("7")
+        at = page.evaluate("hw5.chain.at")
+        assert page.get_by_role("button", name="Pause").count() == 1
+        wait_for(page, f"hw5.chain.at > {at + 2}")
+        assert page.evaluate("hw5.chain.level") == 7 and at < 90
+        assert page.get_by_label("Steps for each picture").get_attribute("max") == "8"
+        wait_for(page, "hw5.chain.at > 100")
+        assert page.evaluate("hw5.chain.level") == 1, "at the next level the arrows follow again"
+
+
 def test_network_and_best_score_are_compared_at_a_point(open_page):
     model = make_diffusion()
     with open_page("diffusion") as page:
@@ -725,6 +893,27 @@ def test_every_control_has_a_name_and_a_place(open_page, name, width):
         assert lacking("button, input, select, canvas:not([aria-hidden])", name_of) == [], "without a name"
         assert lacking("canvas.interactive", "node.tabIndex === 0") == [], "not reachable by keyboard"
         assert lacking("section", "node.querySelector('h2') && node.querySelector('p.hint')") == [], "no sentence"
+
+
+@pytest.mark.parametrize("name", ["vae", "vae20", "gan", "diffusion", "s24"])
+def test_a_panel_says_little(open_page, name):
+    with open_page(name) as page:
+        hints = page.locator("p.hint").all_inner_texts()
+        assert [hint for hint in hints if len(re.findall(r"[.!?](?:\s|$)", hint)) > 2] == [], "more than two sentences"
+        assert [hint for hint in hints if len(hint) > 200] == [], "long sentences"
+
+
+@pytest.mark.parametrize("kind", ["vae", "gan", "diffusion"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_titles_of_curves_take_one_line(open_page, kind, width, tmp_path):
+    names = {name for _, _, series in explore.CURVES[kind] for name in series}
+    history = [{"epoch": epoch, **dict.fromkeys(names, 100 / epoch**2)} for epoch in range(1, 6)]
+    explore.write_page(tmp_path / "page.html", kind, describe(kind), a_run(history=history))
+    with open_page(kind, tmp_path / "page.html") as page:
+        page.set_viewport_size({"width": width, "height": 800})
+        titles = page.locator(".curve h3")
+        assert all("log axis" in text for text in titles.all_inner_texts())
+        assert page.evaluate("[...document.querySelectorAll('.curve h3')].map((h) => h.offsetHeight)") == [21] * titles.count()
 
 
 def test_without_javascript_the_figures_are_there(open_page):
