@@ -632,13 +632,14 @@ def test_the_heat_maps_show_the_posterior_where_it_is(open_page):
         assert re.fullmatch(r"Enlarged: z1 −?[\d.]+ to −?[\d.]+, z2 −?[\d.]+ to −?[\d.]+",
                             page.locator(".pair figcaption").last.inner_text())
         found = page.evaluate("""() => {
-            const node = document.querySelector('.pair canvas'), { width } = node, { largest, logJoint } = hw5.fed.exact;
+            const { largest, logJoint } = hw5.fed.exact, node = document.querySelector('.pair canvas');
+            const { width } = node;
             const data = node.getContext('2d').getImageData(0, 0, width, width).data, errors = [];
             for (let i = 0; i < 128; i++) for (let j = 0; j < 128; j++) { // z1 goes to the right, z2 up
                 const column = Math.round(i * (width - 1) / 127), line = Math.round((127 - j) * (width - 1) / 127);
                 const depth = largest - logJoint[128 * i + j], at = 4 * (line * width + column);
                 const shade = Math.max(0.9 * Math.exp(-0.5 * depth), 0.32 * Math.max(0, 1 - depth / 60));
-                if (shade > 0.05) errors.push(Math.abs(data[at + 3] / 255 - shade)); // there are also ellipses and a cross
+                if (shade > 0.05) errors.push(Math.abs(data[at + 3] / 255 - shade)); // also ellipses, a cross
             }
             return errors.sort((a, b) => a - b); }""")
         assert len(found) > 20 and found[len(found) // 2] < 0.05
@@ -664,7 +665,7 @@ def test_pins_and_the_path_between_them(open_page):
         pinned = page.evaluate(strip)
         page.get_by_label("Place between A and B").fill("0.2")
         assert page.evaluate(IMAGE) != image
-        mark = "document.querySelector('canvas.strip').getContext('2d').getImageData(64, 31, 1, 1).data[3]"  # 0.2 of 306
+        mark = "document.querySelector('canvas.strip').getContext('2d').getImageData(64, 31, 1, 1).data[3]"  # at 0.2
         assert page.evaluate(mark) == 255, "the place is not marked below the strip"
         page.mouse.click(*corner(page, "#plane", 0.3, 0.3))
         assert page.evaluate(strip) == pinned, "the mark stays although z is elsewhere"
@@ -913,7 +914,8 @@ def test_titles_of_curves_take_one_line(open_page, kind, width, tmp_path):
         page.set_viewport_size({"width": width, "height": 800})
         titles = page.locator(".curve h3")
         assert all("log axis" in text for text in titles.all_inner_texts())
-        assert page.evaluate("[...document.querySelectorAll('.curve h3')].map((h) => h.offsetHeight)") == [21] * titles.count()
+        heights = page.evaluate("[...document.querySelectorAll('.curve h3')].map((title) => title.offsetHeight)")
+        assert heights == [21] * titles.count()
 
 
 def test_without_javascript_the_figures_are_there(open_page):
