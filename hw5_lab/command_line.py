@@ -15,7 +15,7 @@ from hw5_utils import HERE
 def choose_edition(parser, argv, editions):
     """Add --edition; the settings of the edition that it names in argv become the defaults of all other flags."""
     parser.allow_abbrev = False
-    parser.add_argument("--edition", choices=editions, default="cs446", help="which course's homework")
+    parser.add_argument("--edition", choices=editions, default="cs446", help="which course's homework, or a tuned one")
     only = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     only.add_argument("--edition", nargs="?")  # a missing value is the other parser's to name
     chosen = editions.get(only.parse_known_args(argv)[0].edition, editions["cs446"])

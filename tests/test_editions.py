@@ -103,7 +103,7 @@ def test_flags_override_the_edition():
     args = gan.parse_args(["--edition", "uva", "--epochs", "7"])
     assert (args.n_epochs, args.zdim, args.batch_size, args.lr) == (7, 100, 64, 2e-4)
     args = gan.parse_args(["--edition", "cs446-tuned", "--batch_size", "32"])
-    assert (args.n_epochs, args.zdim, args.batch_size, args.lr) == (50, 64, 32, 1.5e-3)
+    assert (args.n_epochs, args.zdim, args.batch_size, args.lr) == (50, 64, 32, 1e-3)
     args = diffusion.parse_args(["--edition", "s24", "--word", "AB"])
     assert (args.n_epochs, args.word, args.batch_size, args.lr) == (200, "AB", 2000, 4e-3)
 

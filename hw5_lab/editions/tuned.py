@@ -15,7 +15,7 @@ DECAY = 0.9995  # share of the average that a step keeps: about two epochs
 
 class GAN(LabGAN):
     edition = "cs446-tuned"
-    settings = dict(zdim=64, n_epochs=50, batch_size=64, lr=0.0015)
+    settings = dict(zdim=64, n_epochs=50, batch_size=64, lr=0.001)
 
     def __init__(self, args):
         super().__init__(args)
