@@ -44,6 +44,7 @@ function unpackLayers(layers) {
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+const plural = (count, thing) => `${count} ${thing}${count === 1 ? "" : "s"}`;
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
 /** log of the sum of exp(values), without overflow. */
@@ -473,7 +474,7 @@ function path({ count, side, current, images, changed }) {
     walk.start();
   });
   const pinners = ["A", "B"].map((name, which) => button(`Pin ${name} here`, () => pin(which, ...current())));
-  return { pins, pin, show, mark, parts: [row(...pinners, go), told, strip, place] };
+  return { pins, pin, show, mark, stop: walk.stop, parts: [row(...pinners, go), told, strip, place] };
 }
 
 // ------------------------------------------------------------------------------------------------------------ charts
@@ -531,6 +532,7 @@ function chart({ title, unit, series }, history) {
 /** The panel of training curves, where the run has a history. */
 function curves() {
   if (!page.curves.length) return;
+  const charts = page.curves.map((each) => chart(each, page.history));
   panel("Training curves", "Each curve is one number of the run after each epoch. Press on a curve, or use the arrow keys, "
-    + "to read it.", "wide", box("curves", ...page.curves.map((each) => chart(each, page.history))));
+    + "to read it.", "wide", box("curves", ...charts), ...(page.told ? [note(page.told)] : []));
 }

@@ -72,6 +72,8 @@ GLOSSES = {  # readable names of the main numbers of metrics.json
             "inception_score": "Inception-style score, 1 to 10",
             "inception_score_real": "Inception-style score of real images",
             "precision": "share of samples that look real", "recall": "share of real images that G covers",
+            "precision_real": "that precision for real images", "recall_real": "that recall for real images",
+            **{f"share_{digit}": f"share of the digit {digit}" for digit in range(10)},
             "nearest_distance": "distance to the nearest training image",
             "nearest_distance_real": "that distance for test images",
             "classifier_accuracy": "accuracy of the classifier that measures"},
@@ -231,7 +233,10 @@ def describe_vae(model):
         worst = model.gap.cpu().argsort(descending=True, stable=True)[:GAPS]
         described |= {"gap_images": images[worst].numpy() > 0.5 if binary else bytes_of_images(images[worst]),
                       "gap_labels": labels[worst].to(torch.uint8).numpy(), "gap_numbers": worst.tolist()}
-    return {"edition": model.edition, "model": described, "precision": how_kept(small), "note": ""}
+    told = (f"From epoch {model.args.num_epoches + 1} on the encoder alone was trained, on deformed images, "
+            "which are harder to explain.")
+    return {"edition": model.edition, "model": described, "precision": how_kept(small), "note": "",
+            "told": told if model.args.refine_encoder else ""}
 
 
 def decoder_logits(layers, z):
@@ -342,7 +347,8 @@ def page(kind, description, run):
     columns = set().union(*rows) if rows else set()
     curves = [{"title": title, "unit": unit, "series": [name for name in names if name in columns]}
               for title, unit, names in CURVES[kind] if columns & set(names)]
-    data = {"edition": description["edition"], "model": pack(description["model"]), "history": rows, "curves": curves}
+    data = {"edition": description["edition"], "model": pack(description["model"]), "history": rows, "curves": curves,
+            "told": description.get("told", "")}
     content = {
         # Nothing is loaded from anywhere, and no script or style runs but these two
         "policy": f"default-src 'none'; script-src '{sha256(script)}'; style-src '{sha256(style)}'; img-src data:; "

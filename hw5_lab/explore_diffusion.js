@@ -102,7 +102,8 @@ if (diffusion) {
     const chain = { source: "network", count: 100, seed: 1, speed: 4, at: 0, level: 0, frames: [], births: [] };
     chain.mine = [];
     const arrows = lattice(26), fields = {}; // of each source and level, once computed
-    let follows = 0, ended = -Infinity; // the level that the arrows have followed, when the sampling ended
+    // The step to which the page goes, the level that the arrows have followed, when the sampling ended
+    let target = 0, follows = 0, ended = -Infinity;
     hw5.chain = chain;
 
     /** Computes the next frame; false at the end. */
@@ -124,11 +125,11 @@ if (diffusion) {
       }, 10);
     }
     function goTo(step) {
-      chain.at = step;
+      chain.at = target = step;
       scrub.set(step);
       if (levelAt(step) !== follows) level.set(chain.level = follows = levelAt(step));
-      status.textContent = step === total ? `Step ${total}: the noise that was left is taken away.`
-        : `Step ${step} of ${total}, ${sigmaText(levelAt(step))}, ${chain.frames[step].length / 2} points.`;
+      status.textContent = step === total ? `Step ${total}: the noise that was left is taken away. Your next point starts again at step 0.`
+        : `Step ${step} of ${total}, ${sigmaText(levelAt(step))}, ${plural(chain.frames[step].length / 2, "point")}.`;
       playButton.textContent = play.running ? "Pause" : step === total ? "Play again" : "Play";
       field.later();
     }
@@ -136,6 +137,7 @@ if (diffusion) {
     /** Goes to a step, computing what is not there yet without stopping the page. */
     function reach(step) {
       halt();
+      target = step;
       scrub.set(step);
       const work = () => { advance(); status.textContent = `Computing: step ${chain.frames.length - 1} of ${step}.`; };
       cancel = inSlices(Math.max(0, step + 1 - chain.frames.length), work, () => goTo(step));
@@ -164,7 +166,7 @@ if (diffusion) {
       chain.births.push(chain.at);
       cut();
       goTo(chain.at);
-      say(`Point started, ${chain.births.length} points`);
+      say(`Point started. ${status.textContent}`);
     }
     const play = animation(() => {
       const end = performance.now() + 80;
@@ -217,7 +219,7 @@ if (diffusion) {
     });
     field.addEventListener("keydown", (event) => { if (event.key === "Enter") addPoint(cross); });
 
-    const status = note(), endOfLevel = () => Math.min(total, (levelAt(chain.at) + 1) * perLevel);
+    const status = note(), endOfLevel = () => (target < total - 1 ? (levelAt(target) + 1) * perLevel : total);
     const playButton = button("Play", () => {
       if (play.running) return halt();
       if (chain.at === total && performance.now() - ended < 500) return; // meant to pause what has just ended
@@ -226,23 +228,29 @@ if (diffusion) {
       cancel();
       play.start();
     }, { class: "main" });
-    const buttons = row(playButton, button("Step", () => reach(Math.min(total, chain.at + 1))),
+    const buttons = row(playButton, button("Step", () => reach(Math.min(total, target + 1))),
       button("Next level", () => reach(endOfLevel())), button("Start again", () => { chain.seed += 1; restart(); }),
-      button("Remove my points", () => { chain.mine = []; restart(); }));
+      button("Remove my points", () => { chain.mine = []; restart(); say(status.textContent); }));
     const scrub = slider("Step of sampling", { min: 0, max: total, step: 1, value: 0 }, reach, String);
     const level = slider("Noise level of the arrows", { min: 0, max: last, step: 1, value: 0 },
       (value) => { chain.level = value; field.later(); }, sigmaText);
     const speed = slider("Steps for each picture", { min: 1, max: 8, step: 1, value: chain.speed },
       (value) => { chain.speed = value; }, String);
     const source = choice("Score to follow", [["network", "the network's"], ["best", "the best possible"]],
-      (value) => { halt(); chain.source = value; cut(); goTo(chain.at); });
+      (value) => { // the same noise, from the start to the same step
+        const step = target, playing = play.running;
+        chain.source = value;
+        restart();
+        playing ? play.start() : reach(step);
+      });
     const many = choice("Points", [[100, "100"], [200, "200"], [400, "400"], [0, "only mine"]],
       (value) => { chain.count = +value; restart(); });
     const fewer = `The run made ${steps} steps at each level; this page makes ${perLevel} of the same size.`;
+    const blind = "The network is not told σ: its arrows have the same directions at every level.";
     panel("Sampling, step by step", "Points start as noise and follow the arrows of the score, with less noise at each "
       + "level. Click to start your own point: its way stays visible.", "",
       column(field, status, buttons, scrub, box("sliders", level, speed), row(source, many),
-        ...(steps > perLevel ? [note(fewer)] : [])));
+        ...(steps > perLevel ? [note(fewer)] : []), ...(frequencies ? [note(blind)] : [])));
     restart();
   }
 
@@ -300,7 +308,7 @@ if (diffusion) {
       (value) => { level = value; probe(at); }, sigmaText);
     const meanings = key("Colours", [["var(--accent)", "network"], ["var(--text)", "best possible"],
       ["var(--second)", "how far apart they send a point: full colour from 8σ on"]]);
-    const hint = frequencies ? "Look at the largest and the smallest noise: this network is not told σ."
+    const hint = frequencies ? "This network is not told σ: compare the directions at the largest noise."
       : "Look far from the data, where training shows few points.";
     panel("Network against best possible score", `The best possible score is known in closed form. ${hint}`, "",
       column(map, meanings, slide, subtitle("At the circle"), facts));

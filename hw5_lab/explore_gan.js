@@ -82,7 +82,7 @@ if (gan) {
   }
   /** D's mean on these samples beside that on training images, which is computed once. */
   function compare() {
-    opinion.textContent = `Mean of D: ${state.mean} on these samples, ${state.real || "…"} on ${neighbours.length} `
+    opinion.textContent = `Mean of D, at the end of the run: ${state.mean} on these samples, ${state.real || "…"} on ${neighbours.length} `
       + "training images. Where both are alike, D cannot tell them apart.";
   }
   let total = 0;
@@ -90,6 +90,7 @@ if (gan) {
   inSlices(neighbours.length, judgeReal, () => { state.real = percent(total / neighbours.length); compare(); });
 
   function select(i) {
+    way.stop();
     state.chosen = i;
     show(state.grid[i], nameOf(i));
   }
@@ -123,6 +124,7 @@ if (gan) {
   const share = (strength) => `${Math.round(100 * strength ** 2)}% of the change`;
   const sliders = model.strengths.map((strength, k) => slider(`Direction ${k + 1} (${share(strength)})`,
     { min: -4, max: 4, step: 0.1, value: 0 }, (value) => {
+      way.stop();
       state.moves[k] = value;
       show(moved(), `${nameOf(state.chosen)}, moved`, { moves: state.moves });
     }, (value) => value.toFixed(1)));
@@ -156,7 +158,7 @@ if (gan) {
     row(seedBox, button("New noise", () => reseed(state.seed + 1), { class: "main" })),
     ...(versions.length > 1 ? [epochs] : []));
   panel("One sample", "Each slider moves z along one of the directions that change G's first layer most; in brackets: "
-    + "its share of all change. Push one to its end: the image leaves what G has learned.", "",
+    + "its share of all change. Push one to its end: when does the image stop being a digit?", "",
     pictures(figure(large, caption), figure(neighbour, `nearest of ${neighbours.length} training images`)), facts,
     box("sliders", ...sliders), row(button("Back to the sample", () => select(state.chosen))));
   panel("A path between two samples", "Smooth changes mean that G has learned more than single images. Choose a sample "

@@ -136,7 +136,7 @@ Object.assign(hw5, { rasterise, preparePixels });
 // ------------------------------------------------------------------------------------------------------------ panels
 
 const CLASSES = ["#4c78c8", "#e0802b", "#3f9b4f", "#cf4646", "#8f63c0", "#8c6250", "#d874b5", "#7f868d", "#a9a623", "#21a6b8"];
-const fixed = (x, digits = 1) => (x < 0 ? "−" : "") + Math.abs(x).toFixed(digits);
+const fixed = (x, digits = 1) => (+x.toFixed(digits) < 0 ? "−" : "") + Math.abs(x).toFixed(digits);
 const nats = (x) => `${fixed(x)} nats`;
 const coordinates = (z) => `(${Array.from(z, (value) => fixed(value, 2)).join(", ")})`;
 
@@ -225,8 +225,9 @@ if (vae) {
       }
     }, { interactive: true });
     plane.id = "plane";
-    drag(plane, (u, v) => moveTo([inside((2 * u - 1) * span), inside((1 - 2 * v) * span)]),
-      (dx, dy) => moveTo([inside(view.z[0] + (dx * span) / 60), inside(view.z[1] - (dy * span) / 60)]));
+    const walkTo = (z) => { way.stop(); moveTo(z); };
+    drag(plane, (u, v) => walkTo([inside((2 * u - 1) * span), inside((1 - 2 * v) * span)]),
+      (dx, dy) => walkTo([inside(view.z[0] + (dx * span) / 60), inside(view.z[1] - (dy * span) / 60)]));
     view.refresh = plane.later;
     const options = [["codes", "codes of test images, by digit"], ["manifold", "decoded images"], ["nothing", "nothing"]];
     const back = choice("Behind it", options, (value) => {
@@ -285,7 +286,7 @@ if (vae) {
     movers.forEach((each) => { each.disabled = false; });
     if (flat) {
       atBest.show(vae.decode(exact.best), `Reconstruction at the best z, ${coordinates(exact.best)}`);
-      const error = `${exact.error.toExponential(0)} nats`;
+      const error = `${exact.error.toPrecision(1)} nats`;
       numbers.set({ logPx: nats(exact.logPx), gap: nats(exact.logPx - values.elbo), error });
       about.textContent += ` Encoder: mean ${coordinates(q.mu)}, deviation ${coordinates(q.sd)}. `
         + `Best z: ${coordinates(exact.best)}.`;
@@ -303,7 +304,11 @@ if (vae) {
     context.lineCap = context.lineJoin = "round";
     context.lineWidth = (17 * width) / size;
     context.strokeStyle = colour("text");
-    for (const stroke of strokes) trace(context, [stroke[0], ...stroke].map(to));
+    context.fillStyle = colour("text");
+    for (const stroke of strokes) {
+      circle(context, ...to(stroke[0]), context.lineWidth / 2); // all of a mere click
+      trace(context, stroke.map(to));
+    }
     context.fillStyle = colour("muted");
     if (!strokes.length) write(context, "draw a digit here", width / 2, 22, "center", 14);
     const faint = (i) => 0.25 * now.x[i]; // a loaded image
@@ -320,6 +325,7 @@ if (vae) {
     if (strokes.length) feed(preparePixels(rasterise(strokes), pixels), "your drawing");
   }
   function drawn() {
+    chooser.set(null);
     pad.later();
     if (!waiting) requestAnimationFrame(feedDrawing); // once for many moves of the pen
     waiting = true;
@@ -356,6 +362,7 @@ if (vae) {
     numbers.clear();
     about.textContent = "Draw a digit, or load an image.";
     for (const each of [fed, atMean, atBest]) each.show(new Float64Array(area), "Nothing");
+    say(about.textContent);
     movers.forEach((each) => { each.disabled = true; });
     heats.forEach((each) => each.later());
   }
@@ -395,7 +402,7 @@ if (vae) {
     gray: "kept gray" };
   const worst = flat ? [subtitle("Test images that the encoder serves worst"), box("tiles gaps", ...gapTiles())] : [];
   panel("Draw a digit", `Your strokes are fitted to a box of 20x20, centred by mass as MNIST was, and ${prepared[pixels]}. `
-    + "Draw a digit badly, and see the numbers fall.", "",
+    + "Draw digits in your own way, and see how well the model explains them.", "",
     column(pad, row(button("Clear", clear)), row(chooser, any), ...worst));
 
   const results = [figure(fed, "what the encoder gets"), figure(atMean, "reconstruction at its mean")];
@@ -447,7 +454,7 @@ if (vae) {
       centre: [(best[0] + mu[0]) / 2, (best[1] + mu[1]) / 2],
       half: Math.max(Math.abs(best[0] - mu[0]), Math.abs(best[1] - mu[1])) / 2 + 3.5 * Math.max(...sd, 0.1),
     }));
-    const colours = key("Colours", [["var(--accent)", "exact posterior p(z|x), on a grid; the cross is its best z"],
+    const colours = key("Colours", [["var(--accent)", "exact posterior p(z|x), pale down to 60 nats below its peak; the cross is the peak"],
       ["var(--second)", "the encoder's q(z|x), one and two standard deviations"]]);
     panel("Encoder against exact posterior", "The gap is 0 where both agree. Load an image that the encoder serves badly: "
       + "it looks in the wrong place.", "", box("pair", whole, near), colours, facts, row(...movers));
