@@ -396,7 +396,7 @@ def test_the_benchmark_works_on_the_sample_and_says_so(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("4,000 training images of sample/") and "using the 5,000 digits" in done.stderr
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and "loop" not in line]
-    assert [row[1].strip() for row in rows] == ["1", "9", "1", "4"]
+    assert [row[1].strip() for row in rows] == ["1", "9 of 9", "1", "2 of 50"]
     assert all(float(row[3]) < 0 for row in rows[:2]) and float(rows[2][3]) > float(rows[3][3]) > 0, "ours is better"
 
 
