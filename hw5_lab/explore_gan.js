@@ -82,8 +82,8 @@ if (gan) {
   }
   /** D's mean on these samples beside that on training images, which is computed once. */
   function compare() {
-    opinion.textContent = `Mean of D, at the end of the run: ${state.mean} on these samples, ${state.real || "…"} on ${neighbours.length} `
-      + "training images. Where both are alike, D cannot tell them apart.";
+    opinion.textContent = `Mean of D, at the end of the run: ${state.mean} on these samples, ${state.real || "…"} on `
+      + `${neighbours.length} training images. Where both are alike, D cannot tell them apart.`;
   }
   let total = 0;
   const judgeReal = (i) => { total += sigmoid(gan.judge(toRange(neighbours[i]))[0]); };

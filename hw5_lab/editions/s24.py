@@ -25,7 +25,7 @@ def langevin_dynamics_sample(scorenet, n_samples, sigmas, iterations=100, eps=2e
 
 
 def softplus(x):
-    """log(1 + e^x) = max(x, 0) - log sigmoid|x|, exact to rounding; F.softplus takes several times as long on a CPU."""
+    """log(1 + e^x) = max(x, 0) - log sigmoid|x|. With F.softplus a training step takes a fifth longer on two cores."""
     distance = x.abs()
     return (x + distance) / 2 - distance.sigmoid().log()
 

@@ -34,7 +34,7 @@ class GAN(LabGAN):
         """The homework's step at the rates of this moment, then the average."""
         share = (1 + math.cos(math.pi * self.done / (self.epochs * self.steps))) / 2
         self.optim_d.param_groups[0]["lr"] = share * self.args.lr
-        self.optim_g.param_groups[0]["lr"] = share * self.args.lr / 2  # at equal rates G does not learn
+        self.optim_g.param_groups[0]["lr"] = share * self.args.lr / 2  # D has to keep up with G
         values = super().step(real, z)
         self.done += 1
         update_average(self.average, self.gen, DECAY, self.done)
