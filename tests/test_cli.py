@@ -229,7 +229,7 @@ def test_defaults_are_the_homeworks():
     (hw5_lab.vae.parse_args, "--epochs 3 --edition=hw8", dict(num_epoches=3, hidden_units=400, train_size=60_000)),
     (hw5_lab.vae.parse_args, "--edition ese546", dict(num_epoches=50, batch_size=32, latent_dimension=8, data_dimension=196)),
     (hw5_lab.gan.parse_args, "--edition uva --epochs 7", dict(n_epochs=7, zdim=100, batch_size=64, lr=2e-4)),
-    (hw5_lab.diffusion.parse_args, "--edition s24 --lr 0.1", dict(n_epochs=200, batch_size=2000, word="CS446", lr=0.1)),
+    (hw5_lab.diffusion.parse_args, "--edition s24 --lr 0.1", dict(n_epochs=110, batch_size=400, word="CS446", lr=0.1)),
 ])
 def test_flags_override_the_edition(parse_args, line, expected):
     args = vars(parse_args(line.split()))

@@ -105,7 +105,7 @@ def test_flags_override_the_edition():
     args = gan.parse_args(["--edition", "cs446-tuned", "--batch_size", "32"])
     assert (args.n_epochs, args.zdim, args.batch_size, args.lr) == (50, 64, 32, 1e-3)
     args = diffusion.parse_args(["--edition", "s24", "--word", "AB"])
-    assert (args.n_epochs, args.word, args.batch_size, args.lr) == (200, "AB", 2000, 4e-3)
+    assert (args.n_epochs, args.word, args.batch_size, args.lr) == (110, "AB", 400, 4e-3)
 
 
 @pytest.mark.parametrize("name, settings", [

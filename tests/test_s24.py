@@ -123,6 +123,43 @@ def test_score_net_starts_wide():
     assert not last.weight.any()
 
 
+# ---- the loss
+
+
+def test_mean_denoising_loss_is_the_mean_over_all_points():
+    """Against the loss of each pair of x~ and point, weighted as Bayes' rule has it; and its gradient."""
+    points, sigmas = word("I")[0][:50], torch.tensor([0.3, 0.05, 0.01])
+    samples, net = points[torch.arange(60) % 50], ScoreNet()
+    nn.init.normal_(net.layers[-1].weight, std=0.005)
+    loss = s24.mean_denoising_loss(net, samples, points, sigmas, torch.Generator().manual_seed(1))
+    gradient = torch.autograd.grad(loss, list(net.parameters()))
+    noisy, sigma = hw5_diffusion.perturb(samples, sigmas, torch.Generator().manual_seed(1))
+    expected = 0.0
+    for x, level, score in zip(noisy, sigma, net(noisy, sigma)):
+        shares = torch.distributions.Normal(points.double(), level.double()).log_prob(x.double()).sum(1).softmax(0)
+        losses = level**2 / 2 * ((score + (x - points) / level**2) ** 2).sum(1)
+        expected = expected + shares.float() @ losses / len(noisy)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
+    for ours, theirs in zip(gradient, torch.autograd.grad(expected, list(net.parameters()))):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3 * theirs.abs().max().item())
+
+
+def test_mean_denoising_loss_has_the_homeworks_value_with_less_noise():
+    one = small_model(ScoreMatching)
+    generator = torch.Generator().manual_seed(0)
+    plain, ours = [], []
+    with torch.no_grad():
+        for _ in range(60):
+            x = one.train_data[torch.randint(2000, (200,), generator=generator)]
+            plain.append(hw5_diffusion.compute_denoising_loss(one.network, x, one.noise_levels, generator).item())
+            ours.append(s24.mean_denoising_loss(one.network, x, one.train_data, one.noise_levels, generator).item())
+    error = math.hypot(np.std(plain), np.std(ours)) / math.sqrt(60)
+    assert np.mean(ours) == pytest.approx(np.mean(plain), abs=4 * error)
+    assert np.std(ours) < 0.7 * np.std(plain)
+    with pytest.raises(ValueError, match="at least one point"):
+        one.denoising_loss(np.zeros((0, 2)), [0.2])
+
+
 # ---- training
 
 
@@ -166,7 +203,9 @@ def test_training_is_the_plain_loop():
         sigma = sigmas[torch.randint(10, (30, 1), generator=generator)]
         noise = torch.randn(30, 2, generator=generator)
         noisy = x + sigma * noise
-        loss = (sigma**2 / 2 * (network(noisy, sigma) + (noisy - x) / sigma**2) ** 2).sum(1).mean()
+        density = (-((noisy[:, None] - x0) ** 2).sum(2) / (2 * sigma**2)).exp()
+        mean = density @ x0 / density.sum(1, keepdim=True)
+        loss = (sigma**2 / 2 * (network(noisy, sigma) + (noisy - mean) / sigma**2) ** 2).sum(1).mean()
         network.zero_grad()
         loss.backward()
         adam.param_groups[0]["lr"] = rate
@@ -199,4 +238,4 @@ def test_no_network_has_less_loss_than_the_optimal_score():
 
 def test_default_settings():
     args = small_model(ScoreMatching).args
-    assert (args.n_epochs, args.batch_size, args.lr, args.ema_decay) == (200, 2000, 4e-3, 0.999)
+    assert (args.n_epochs, args.batch_size, args.lr, args.ema_decay) == (110, 400, 4e-3, 0.999)
