@@ -128,6 +128,7 @@ def test_score_net_starts_wide():
 
 def test_mean_denoising_loss_is_the_mean_over_all_points():
     """Against the loss of each pair of x~ and point, weighted as Bayes' rule has it; and its gradient."""
+    torch.manual_seed(0)
     points, sigmas = word("I")[0][:50], torch.tensor([0.3, 0.05, 0.01])
     samples, net = points[torch.arange(60) % 50], ScoreNet()
     nn.init.normal_(net.layers[-1].weight, std=0.005)

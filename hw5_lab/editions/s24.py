@@ -29,8 +29,8 @@ def langevin_dynamics_sample(scorenet, n_samples, sigmas, iterations=100, eps=2e
 def mean_denoising_loss(scorenet, samples, training_data, sigmas, generator=None):
     """compute_denoising_loss with less noise, a scalar: the same value and the same gradient on average.
 
-    samples [N,2] are drawn uniformly from training_data p [M,2]; x~ is a sample with noise. Any p can have become x~:
-    given x~, it was p with a probability proportional to exp(-|x~ - p|^2 / (2 sigma^2)). The loss's target
+    samples [N,2] are drawn uniformly from the points p of training_data [M,2]; x~ is a sample with noise. Given x~, the
+    probability that it came from p is proportional to exp(-|x~ - p|^2 / (2 sigma^2)). The loss's target
     (p - x~)/sigma^2 is replaced by its mean over all p ("stable target field", Xu et al. 2023).
     ValueError for no samples.
     """
@@ -38,6 +38,7 @@ def mean_denoising_loss(scorenet, samples, training_data, sigmas, generator=None
     if not len(x):
         raise ValueError("samples are empty: an empty batch has no mean loss; give at least one point")
     noisy, sigma = perturb(x, torch.as_tensor(sigmas, dtype=x.dtype, device=x.device), generator)
+    # The mean gives the optimal score. optimal_score, precise also far from all data, takes three times as long.
     squares = training_data.square().sum(1)
     weights = ((noisy @ training_data.T - squares / 2) / sigma**2).softmax(1)  # [N,M]; |x~|^2 is the same for all p
     mean = weights @ training_data
