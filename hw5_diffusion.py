@@ -27,8 +27,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-DEFAULTS = dict(word="CS 446", n_epochs=60, batch_size=500, lr=4e-3, samples=2000, langevin_steps=100,
-                langevin_eps=2e-5, seed=446, device="cpu")
+DEFAULTS = dict(
+    word="CS 446",
+    n_epochs=60,
+    batch_size=500,
+    lr=4e-3,
+    samples=2000,
+    langevin_steps=100,
+    langevin_eps=2e-5,
+    seed=446,
+    device="cpu",
+)
 LEVELS = 10  # of noise
 POINTS = 2000  # of data
 STEPS = 100  # of training in what is called an epoch here
@@ -54,8 +63,10 @@ def draw_word(word, count, generator, height, width, centre=0.0):
     tall = max(extent[1], 0.7)  # a dash is not to fill the canvas
     scale = min(height[1] / tall, width / extent[0])
     if scale * tall < height[0] * (1 - 1e-9):  # but for rounding
-        raise ValueError(f"--word {word!r}: too long, {extent[0] / tall:.1f} times as wide as high, with room for "
-                         f"{width / height[0]:g}; use fewer letters, or a space to begin a new line")
+        raise ValueError(
+            f"--word {word!r}: too long, {extent[0] / tall:.1f} times as wide as high, with room for "
+            f"{width / height[0]:g}; use fewer letters, or a space to begin a new line"
+        )
 
     def inked(outlines, x):
         """Whether x [N,2] is inside an odd number of the outlines: between the outer one of an O and the inner one."""
@@ -81,8 +92,11 @@ def letter_outlines(word):
         raise ValueError("--word: empty; name at least one letter")
     font = FontProperties(family="DejaVu Sans")  # comes with matplotlib
     face = get_font(findfont(font))
-    unknown = [letter for letter in word if letter != " " and not
-               (face.get_char_index(ord(letter)) and face.load_char(ord(letter)).width)]  # the latter: no ink
+    unknown = [
+        letter
+        for letter in word
+        if letter != " " and not (face.get_char_index(ord(letter)) and face.load_char(ord(letter)).width)
+    ]  # the latter: no ink
     if unknown:
         raise ValueError(f"--word {word!r}: DejaVu Sans has no {', '.join(map(repr, unknown))}; use other characters")
     letters = []
@@ -279,8 +293,9 @@ class ScoreMatching:
         """Annealed Langevin dynamics of all samples: positions [1 + L*T][n,2], from the start on, the last denoised."""
         args, generator = self.args, self.fresh_generator(2)
         steps = [self.initial_random_samples(generator=generator)]
-        steps += langevin_dynamics(self.score, steps[0], self.noise_levels, args.langevin_steps, args.langevin_eps,
-                                   generator)
+        steps += langevin_dynamics(
+            self.score, steps[0], self.noise_levels, args.langevin_steps, args.langevin_eps, generator
+        )
         steps[-1] = denoise(self.score, steps[-1], self.noise_levels[-1])
         return steps
 
@@ -316,8 +331,16 @@ class ScoreMatching:
         # Far from the data a score is longer by orders of magnitude: so all arrows are drawn about equally long
         arrow = score / length * (length / (length + length.median() / 4))
         spacing = x[:, 1].unique()[:2].diff().item()
-        axes.quiver(*x.cpu().T, *arrow.T, length[:, 0].log10(), angles="xy", scale_units="xy", scale=1 / spacing,
-                    width=0.0015, cmap="viridis_r")
+        axes.quiver(
+            *x.cpu().T,
+            *arrow.T,
+            length[:, 0].log10(),
+            angles="xy",
+            scale_units="xy",
+            scale=1 / spacing,
+            width=0.0015,
+            cmap="viridis_r",
+        )
         axes.set_title(f"score at $\\sigma$ = {PLOTTED_SIGMA}: direction, and length as colour")
         self.save(figure, "score_field.png")
         return score
@@ -363,6 +386,7 @@ class ScoreMatching:
 def new_figure(window, rows=1, columns=1):
     """A matplotlib Figure and its panels, each of which shows `window` ((left, right), (bottom, top))."""
     from matplotlib.figure import Figure
+
     (left, right), (bottom, top) = window
     width = 8 if columns == 1 else 4
     height = width * (top - bottom) / (right - left) + 0.4
@@ -382,8 +406,11 @@ def draw_points(axes, points, color="C0"):
 
 def make_parser():
     """The homework's flags, with their defaults. A metavar such as "1..100000" states a flag's range."""
-    parser = argparse.ArgumentParser("hw5_diffusion.py", description="Match the score of points that spell a word.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "hw5_diffusion.py",
+        description="Match the score of points that spell a word.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     flag = parser.add_argument
     flag("--word", help="what the points spell, in DejaVu Sans; a space begins a new line")
     flag("--epochs", "--n_epochs", dest="n_epochs", type=int, metavar="1..100000", help=f"times {STEPS} steps")

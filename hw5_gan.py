@@ -193,8 +193,9 @@ class GAN:
         The fake images are detached, so that no gradient reaches G. ValueError for images of another shape or range.
         """
         if batch_data.shape[1:] != (1, 28, 28) or not ((batch_data >= self.darkest) & (batch_data <= 1)).all():
-            raise ValueError(f"batch_data {list(batch_data.shape)}: expected images [B,1,28,28] of values in "
-                             f"[{self.darkest},1]")
+            raise ValueError(
+                f"batch_data {list(batch_data.shape)}: expected images [B,1,28,28] of values in [{self.darkest},1]"
+            )
         fake = self.gen(z).detach()
         return discriminator_loss(self.disc(batch_data), self.disc(fake))
 
@@ -240,8 +241,10 @@ class GAN:
     def steps(self):
         """Whole minibatches of an epoch; the rest of the images, another each time, is left out."""
         if self.batch_size > len(self.train_images):
-            raise ValueError(f"batch_size {self.batch_size}: more than the {len(self.train_images)} training images; "
-                             "use a smaller one")
+            raise ValueError(
+                f"batch_size {self.batch_size}: more than the {len(self.train_images)} training images; "
+                "use a smaller one"
+            )
         return len(self.train_images) // self.batch_size
 
     def train_epoch(self, epoch, tick=lambda: None):
@@ -325,8 +328,11 @@ def tile(images):
 
 def make_parser():
     """The homework's flags, with their defaults. A metavar such as "1..100000" states a flag's range."""
-    parser = argparse.ArgumentParser("hw5_gan.py", description="Train a generative adversarial network on MNIST.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "hw5_gan.py",
+        description="Train a generative adversarial network on MNIST.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     flag = parser.add_argument
     flag("--epochs", "--n_epochs", dest="n_epochs", type=int, metavar="1..100000", help="passes over the images")
     flag("--iter_d", type=int, metavar="1..100", help="updates of D per minibatch")

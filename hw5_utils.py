@@ -108,8 +108,10 @@ def read_split(images_path, labels_path):
     """(images [N,28,28], labels [N]) of one split, both uint8; Fault if the two files do not fit each other."""
     images, labels = read_images(images_path), read_idx(labels_path)
     if labels.ndim != 1 or len(labels) != len(images):
-        raise Fault(f"{labels_path}: holds an array of shape {labels.shape}, expected a label for each of the "
-                    f"{len(images)} images of {images_path}")
+        raise Fault(
+            f"{labels_path}: holds an array of shape {labels.shape}, expected a label for each of the "
+            f"{len(images)} images of {images_path}"
+        )
     if labels.max() > 9:
         raise Fault(f"{labels_path}: holds the label {labels.max()}, expected digits 0 to 9")
     return images, labels
@@ -156,8 +158,9 @@ def download_mnist(folder):
                 os.rename(Path(private, "MNIST"), folder / "MNIST")
             except OSError as error:
                 if not find_files(folder):  # else another process was first
-                    raise Fault(f"{folder / 'MNIST'}: in the way of a download ({error.strerror}); "
-                                "move it away") from None
+                    raise Fault(
+                        f"{folder / 'MNIST'}: in the way of a download ({error.strerror}); move it away"
+                    ) from None
     finally:
         socket.setdefaulttimeout(patience)
 
@@ -170,8 +173,10 @@ def mnist(data_dir=None):
     """
     folder = Path(data_dir or HERE / "data")
     if not folder.is_dir():
-        raise Fault(f"{folder}: no such folder; expected a folder with the four MNIST files, or an empty one to "
-                    "download them to")
+        raise Fault(
+            f"{folder}: no such folder; expected a folder with the four MNIST files, or an empty one to "
+            "download them to"
+        )
     found = find_files(folder)
     if not found:
         try:
@@ -184,8 +189,10 @@ def mnist(data_dir=None):
                 raise Fault(f"{folder}: no MNIST, and no sample in {SAMPLE}; place the four files there") from None
     for name in (*TRAIN, *TEST):
         if name not in found:
-            raise Fault(f"{folder / name}.gz: missing, though other MNIST files are there; add it, or move those "
-                        "away and run again to download all four")
+            raise Fault(
+                f"{folder / name}.gz: missing, though other MNIST files are there; add it, or move those "
+                "away and run again to download all four"
+            )
     return (*read_split(*(found[name] for name in TRAIN)), *read_split(*(found[name] for name in TEST)))
 
 

@@ -28,8 +28,19 @@ from torch import nn
 
 import hw5_utils as utils
 
-DEFAULTS = dict(num_epoches=200, batch_size=100, lr=1e-3, hidden_units=500, latent_dimension=2, data_dimension=784,
-                seed=1234, resume_training=False, e_path=None, d_path=None, device="cpu")
+DEFAULTS = dict(
+    num_epoches=200,
+    batch_size=100,
+    lr=1e-3,
+    hidden_units=500,
+    latent_dimension=2,
+    data_dimension=784,
+    seed=1234,
+    resume_training=False,
+    e_path=None,
+    d_path=None,
+    device="cpu",
+)
 
 # ----------------------------------------------------------------------------------- densities, samples, the bound
 
@@ -209,8 +220,9 @@ class VAE(nn.Module):
         self.optimizer.zero_grad()
         loss.backward()
         if not loss.isfinite():
-            raise FloatingPointError(f"loss {loss:.4g} (reconstruction {log_p_x.mean():.4g}, KL {kl.mean():.4g}); "
-                                     "try a smaller --lr")
+            raise FloatingPointError(
+                f"loss {loss:.4g} (reconstruction {log_p_x.mean():.4g}, KL {kl.mean():.4g}); try a smaller --lr"
+            )
         self.optimizer.step()
         return log_p_x, kl
 
@@ -286,8 +298,16 @@ class VAE(nn.Module):
         axes.scatter(x[order], y[order], s=3, c=[f"C{digit}" for digit in digits[order]])
         for digit in digits.unique().tolist():
             axes.scatter([], [], color=f"C{digit}", label=str(digit))  # for the legend
-            axes.text(x[digits == digit].median(), y[digits == digit].median(), str(digit), size=16, weight="bold",
-                      ha="center", va="center", bbox=dict(boxstyle="circle,pad=0.1", fc="white", alpha=0.7, lw=0))
+            axes.text(
+                x[digits == digit].median(),
+                y[digits == digit].median(),
+                str(digit),
+                size=16,
+                weight="bold",
+                ha="center",
+                va="center",
+                bbox=dict(boxstyle="circle,pad=0.1", fc="white", alpha=0.7, lw=0),
+            )
         axes.set(xlabel="$\\mu_1$", ylabel="$\\mu_2$", title="Means of q(z|x), training images", aspect="equal")
         axes.legend(title="digit", loc="center left", bbox_to_anchor=(1, 0.5))
         self.save(figure, "latent_space.png")
@@ -358,8 +378,11 @@ def draw_grid(grid, title, columns=()):
 
 def make_parser():
     """The homework's flags, with their defaults. A metavar such as "1..100000" states a flag's range."""
-    parser = argparse.ArgumentParser("hw5_vae.py", description="Train a variational autoencoder on MNIST.",
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "hw5_vae.py",
+        description="Train a variational autoencoder on MNIST.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     flag = parser.add_argument
     flag("--epochs", "--num_epoches", dest="num_epoches", type=int, metavar="1..100000", help="passes over the images")
     flag("--batch_size", type=int, metavar="1..60000", help="images per step")

@@ -11,6 +11,9 @@ import sys
 import hw5_utils
 
 if not hasattr(hw5_utils, "Fault"):
-    print(f"hw5_lab: needs this project's own hw5_utils.py, found {hw5_utils.__file__}; "
-          "put it back, or move hw5_lab away", file=sys.stderr)
+    print(
+        f"hw5_lab: needs this project's own hw5_utils.py, found {hw5_utils.__file__}; "
+        "put it back, or move hw5_lab away",
+        file=sys.stderr,
+    )
     raise SystemExit(2)

@@ -34,9 +34,11 @@ def snapshot(model, settings, environment):
 
 def check(model, state, settings, path, where=()):
     """Fault unless `state` is a snapshot of such a model with these settings; those named in `where` are free."""
+
     def refuse(reason):
-        raise Fault(f"{path}: not a checkpoint of this run ({reason}); a new run keeps this file, "
-                    "in a folder of another name")
+        raise Fault(
+            f"{path}: not a checkpoint of this run ({reason}); a new run keeps this file, in a folder of another name"
+        )
 
     sections = {"settings": dict, "environment": dict, "record": dict, "parts": dict, "generators": dict}
     if not isinstance(state, dict) or {name: type(part) for name, part in state.items()} != sections:

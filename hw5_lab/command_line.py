@@ -41,8 +41,12 @@ def add_run_flags(parser, images=True):
     if "--resume_training" not in parser._option_string_actions:  # a flag of the VAE's homework
         flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")
     flag("--evaluate", action="store_true", help="measure the model of the run in the output folder, without training")
-    flag("--deterministic", action="store_true", help="refuse operations whose result can differ between two runs on "
-         "the same machine; on a CPU none do at the same number of threads")
+    flag(
+        "--deterministic",
+        action="store_true",
+        help="refuse operations whose result can differ between two runs on "
+        "the same machine; on a CPU none do at the same number of threads",
+    )
     flag("--quiet", action="store_true", help="print no progress and no results")
 
 
@@ -66,8 +70,10 @@ def parse(parser, argv=None):
     if args.device == "auto":
         args.device = next(device for device in ("cuda", "mps", "cpu") if present[device])
     if not present[args.device]:
-        parser.error(f"argument --device: {args.device} is not available here, use one of "
-                     f"{', '.join(device for device in present if present[device])}")
+        parser.error(
+            f"argument --device: {args.device} is not available here, use one of "
+            f"{', '.join(device for device in present if present[device])}"
+        )
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA's matrix products need for it
         torch.use_deterministic_algorithms(True)

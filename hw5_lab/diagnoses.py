@@ -23,7 +23,7 @@ def same(value, other, rtol=2e-4, atol=1e-4):
 
 
 def diagnose(value, formula, mistakes):
-    """"" where value is the formula's, else the sentences of the mistakes that give it, else what is known of it."""
+    """ "" where value is the formula's, else the sentences of the mistakes that give it, else what is known of it."""
     if same(value, formula()):
         return ""
     for count in (1, 2):
@@ -51,13 +51,29 @@ def unknown(value, right):
 # --------------------------------------------------------------------------------------------------- 2(b), 2(c)
 
 REDUCE = {
-    "sum": lambda x: x.sum(-1), "mean": lambda x: x.mean(-1), "none": lambda x: x, "all": lambda x: x.sum(),
-    "mean of all": lambda x: x.mean(), "first": lambda x: x.sum(0), "mean of sums": lambda x: x.sum(-1).mean(),
+    "sum": lambda x: x.sum(-1),
+    "mean": lambda x: x.mean(-1),
+    "none": lambda x: x,
+    "all": lambda x: x.sum(),
+    "mean of all": lambda x: x.mean(),
+    "first": lambda x: x.sum(0),
+    "mean of sums": lambda x: x.sum(-1).mean(),
 }
 
 
-def gaussian(z, mu, sigma_square, variance=lambda s: s, divisor=lambda s: s, constant=1.0, scale=0.5, distance=0.5,
-             sign=1, reduce="sum", density=False):
+def gaussian(
+    z,
+    mu,
+    sigma_square,
+    variance=lambda s: s,
+    divisor=lambda s: s,
+    constant=1.0,
+    scale=0.5,
+    distance=0.5,
+    sign=1,
+    reduce="sum",
+    density=False,
+):
     """log N(z; mu, sigma_square), [B], in double precision."""
     z, mu, sigma_square = z.double(), mu.double(), variance(sigma_square.double())
     constant = 1 / z.shape[-1] if constant == "once" else constant
@@ -92,8 +108,9 @@ GAUSSIAN = [
 ]
 
 
-def bernoulli(x, p, positive=1, negative=1, sign=1, reduce="sum", squash=lambda p: p, swapped=False, turned=False,
-              density=False):
+def bernoulli(
+    x, p, positive=1, negative=1, sign=1, reduce="sum", squash=lambda p: p, swapped=False, turned=False, density=False
+):
     """log p(x) of Bernoulli pixels, [B], in double precision."""
     x, p = x.double(), squash(p.double())
     if turned:
@@ -124,8 +141,9 @@ BERNOULLI = [
 ]
 
 
-def elbo(z, mu, sigma_square, x, p, likelihood=1, prior=1, posterior=1, sign=1, pixels="sum", kl="sampled",
-         reduce="mean"):
+def elbo(
+    z, mu, sigma_square, x, p, likelihood=1, prior=1, posterior=1, sign=1, pixels="sum", kl="sampled", reduce="mean"
+):
     """Eq. 2: mean of log p(x|z) + log p(z) - log q(z|x), in double precision."""
     log_p_z = gaussian(z, torch.zeros_like(mu), torch.ones_like(mu))
     log_q_z = gaussian(z, mu, sigma_square)
@@ -218,8 +236,16 @@ DNET = [
 ]
 
 
-def gnet(weights, z, first=LEAKY, second=LEAKY, third=LEAKY, last=torch.sigmoid, mode="nearest",
-         reshape=lambda x: x.reshape(-1, 32, 7, 7)):
+def gnet(
+    weights,
+    z,
+    first=LEAKY,
+    second=LEAKY,
+    third=LEAKY,
+    last=torch.sigmoid,
+    mode="nearest",
+    reshape=lambda x: x.reshape(-1, 32, 7, 7),
+):
     """Images of Table 2."""
     (w1, b1), (w2, b2), (w3, b3), (w4, b4) = weights
     x = reshape(first(F.linear(z, w1, b1)))
@@ -239,8 +265,10 @@ GNET = [
     ("no LeakyReLU after the first convolution (layer 5)", {"second": IDENTITY}),
     ("no LeakyReLU after the second convolution (layer 8)", {"third": IDENTITY}),
     ("bilinear upsampling: Upsample's default, nearest, is asked", {"mode": "bilinear"}),
-    ("reshaped to (7, 7, 32) and permuted: (32, 7, 7), CHW, is asked (Remark 2)",
-     {"reshape": lambda x: x.reshape(-1, 7, 7, 32).permute(0, 3, 1, 2)}),
+    (
+        "reshaped to (7, 7, 32) and permuted: (32, 7, 7), CHW, is asked (Remark 2)",
+        {"reshape": lambda x: x.reshape(-1, 7, 7, 32).permute(0, 3, 1, 2)},
+    ),
 ]
 
 # ------------------------------------------------------------------------------------------------ initialisation
@@ -254,8 +282,9 @@ def plain_layers(shapes, seed):
         if len(shape) > 1:
             bias = number + 1 < len(shapes) and len(shapes[number + 1]) == 1
             outputs, inputs, *kernel = shape
-            layers.append(nn.Conv2d(inputs, outputs, kernel, bias=bias) if kernel
-                          else nn.Linear(inputs, outputs, bias=bias))
+            layers.append(
+                nn.Conv2d(inputs, outputs, kernel, bias=bias) if kernel else nn.Linear(inputs, outputs, bias=bias)
+            )
     return layers
 
 
@@ -272,19 +301,27 @@ def initialised(shapes, seed, init=nn.init.kaiming_uniform_, kinds=(nn.Conv2d, n
 
 
 INIT = [
-    ("fan_out instead of fan_in, the default of kaiming_uniform_",
-     {"init": lambda w: nn.init.kaiming_uniform_(w, mode="fan_out")}),
+    (
+        "fan_out instead of fan_in, the default of kaiming_uniform_",
+        {"init": lambda w: nn.init.kaiming_uniform_(w, mode="fan_out")},
+    ),
     ("kaiming_normal_, not kaiming_uniform_", {"init": nn.init.kaiming_normal_}),
     ("xavier_uniform_, not kaiming_uniform_", {"init": nn.init.xavier_uniform_}),
     ("xavier_normal_, not kaiming_uniform_", {"init": nn.init.xavier_normal_}),
-    ("kaiming_uniform_ for a slope of 0.2: its defaults are asked",
-     {"init": lambda w: nn.init.kaiming_uniform_(w, a=0.2)}),
-    ("kaiming_uniform_ with nonlinearity='linear' or 'sigmoid': its defaults are asked",
-     {"init": lambda w: nn.init.kaiming_uniform_(w, nonlinearity="linear")}),
+    (
+        "kaiming_uniform_ for a slope of 0.2: its defaults are asked",
+        {"init": lambda w: nn.init.kaiming_uniform_(w, a=0.2)},
+    ),
+    (
+        "kaiming_uniform_ with nonlinearity='linear' or 'sigmoid': its defaults are asked",
+        {"init": lambda w: nn.init.kaiming_uniform_(w, nonlinearity="linear")},
+    ),
     ("uniform_ on [0, 1], not kaiming_uniform_", {"init": nn.init.uniform_}),
     ("normal_, not kaiming_uniform_", {"init": nn.init.normal_}),
-    ("normal_ with a standard deviation of 0.02, not kaiming_uniform_",
-     {"init": lambda w: nn.init.normal_(w, 0, 0.02)}),
+    (
+        "normal_ with a standard deviation of 0.02, not kaiming_uniform_",
+        {"init": lambda w: nn.init.normal_(w, 0, 0.02)},
+    ),
     ("all weights 0: no unit could learn anything of its own", {"init": nn.init.zeros_}),
     ("all weights 1, not kaiming_uniform_", {"init": nn.init.ones_}),
     ("only the convolutions are initialised, Linear is left out", {"kinds": nn.Conv2d}),
@@ -299,8 +336,9 @@ def cross_entropy(logits, label, reduce):
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label), reduction=reduce)
 
 
-def loss_d(real, fake, of_real=0.5, of_fake=0.5, real_label=1.0, fake_label=0.0, squash=IDENTITY, sign=1,
-           reduce="mean"):
+def loss_d(
+    real, fake, of_real=0.5, of_fake=0.5, real_label=1.0, fake_label=0.0, squash=IDENTITY, sign=1, reduce="mean"
+):
     """(BCE(D(x), 1) + BCE(D(G(z)), 0)) / 2 of logits."""
     on_real, on_fake = cross_entropy(squash(real), real_label, reduce), cross_entropy(squash(fake), fake_label, reduce)
     return sign * (of_real * on_real + of_fake * on_fake)
@@ -327,8 +365,10 @@ def loss_g(fake, label=1.0, squash=IDENTITY, sign=1, reduce="mean", weight=1.0):
 
 
 LOSS_G = [
-    ("the saturating form, minus the BCE of fakes against 0: against 1 is asked, which has a gradient where D is sure",
-     {"label": 0.0, "sign": -1}),
+    (
+        "the saturating form, minus the BCE of fakes against 0: against 1 is asked, which has a gradient where D is sure",
+        {"label": 0.0, "sign": -1},
+    ),
     ("the label is 0: G would learn to be recognised", {"label": 0.0}),
     ("the sign is turned: G would learn to be recognised", {"sign": -1}),
     ("sigmoid before BCEWithLogitsLoss, which applies it itself", {"squash": torch.sigmoid}),

@@ -110,8 +110,10 @@ class LabScoreMatching(Model, hw5_diffusion.ScoreMatching):
         """The averaged network's loss, and how much a perfect score would save: sigma^2/2 |s - optimal s|^2."""
         x, noisy, sigma, best = self.probe
         score = self.score(noisy, sigma)
-        return {"average_loss": weighted_error(score, (x - noisy) / sigma**2, sigma).mean().item(),
-                "score_error": weighted_error(score, best, sigma).mean().item()}
+        return {
+            "average_loss": weighted_error(score, (x - noisy) / sigma**2, sigma).mean().item(),
+            "score_error": weighted_error(score, best, sigma).mean().item(),
+        }
 
     def trajectory(self):
         """As the homework's; figures and measures look at the same samples."""
@@ -152,8 +154,12 @@ class LabScoreMatching(Model, hw5_diffusion.ScoreMatching):
         outside = x[torch.cdist(x, points).min(1).values > PLOTTED_SIGMA]
         best = optimal_score(outside, points, PLOTTED_SIGMA)[0]
         cosines = torch.cosine_similarity(self.score(outside, PLOTTED_SIGMA), best)
-        return {**metrics, f"cosine_lowest_from_{PLOTTED_SIGMA}": min(seen), "outside_cosine": cosines.mean().item(),
-                "outside_share_towards_data": (cosines > 0).float().mean().item()}
+        return {
+            **metrics,
+            f"cosine_lowest_from_{PLOTTED_SIGMA}": min(seen),
+            "outside_cosine": cosines.mean().item(),
+            "outside_share_towards_data": (cosines > 0).float().mean().item(),
+        }
 
     def measure_samples(self):
         """Do the samples follow the data? Distances are in units of the plane.
@@ -164,18 +170,26 @@ class LabScoreMatching(Model, hw5_diffusion.ScoreMatching):
         """
         samples = self.trajectory()[-1]
         ink, letters = self.draw_data(5 * POINTS, INK)
-        pairs = [(self.draw_data(len(samples), DRAWS + 2 * pair)[0], self.draw_data(POINTS, DRAWS + 2 * pair + 1)[0])
-                 for pair in range(PAIRS)]
+        pairs = [
+            (self.draw_data(len(samples), DRAWS + 2 * pair)[0], self.draw_data(POINTS, DRAWS + 2 * pair + 1)[0])
+            for pair in range(PAIRS)
+        ]
         nearest = [torch.cdist(block, ink).min(1) for block in samples.split(1000)]
         distances, indices = (torch.cat(part) for part in zip(*nearest))
         names = [letter for letter in self.args.word if not letter.isspace()]
-        drawn, given = (torch.bincount(which, minlength=len(names)) / len(which)
-                        for which in (letters[indices], self.data[1]))
-        shares = {f"share_{number}_{name}": share
-                  for number, (name, share) in enumerate(zip(names, (drawn / given).tolist()), 1)}
-        return {"sliced_wasserstein": sliced_wasserstein(samples, self.train_data).item(),
-                "sliced_wasserstein_data": sum(sliced_wasserstein(a, b).item() for a, b in pairs) / PAIRS,
-                "far_share": (distances > 3 * self.noise_levels[-1]).float().mean().item(), **shares}
+        drawn, given = (
+            torch.bincount(which, minlength=len(names)) / len(which) for which in (letters[indices], self.data[1])
+        )
+        shares = {
+            f"share_{number}_{name}": share
+            for number, (name, share) in enumerate(zip(names, (drawn / given).tolist()), 1)
+        }
+        return {
+            "sliced_wasserstein": sliced_wasserstein(samples, self.train_data).item(),
+            "sliced_wasserstein_data": sum(sliced_wasserstein(a, b).item() for a, b in pairs) / PAIRS,
+            "far_share": (distances > 3 * self.noise_levels[-1]).float().mean().item(),
+            **shares,
+        }
 
     def measure(self):
         """All that metrics.json says of the averaged network: its loss and the least possible one, field, samples."""
@@ -187,14 +201,16 @@ class LabScoreMatching(Model, hw5_diffusion.ScoreMatching):
         """The results in words."""
         shares = [value for name, value in metrics.items() if name.startswith("share_")]
         lowest = metrics[f"cosine_lowest_from_{PLOTTED_SIGMA}"]
-        return [f"Measured with {self.args.samples:,} samples; distances are in units of the plane:",
-                f"  loss                                        {metrics['average_loss']:.3f}; "
-                f"the least possible is {metrics['optimal_loss']:.3f}",
-                f"  cosine to the best possible score           {lowest:.3f}; "
-                f"the lowest of all sigma from {PLOTTED_SIGMA} on, 1 is best",
-                f"  distance of samples to data                 {metrics['sliced_wasserstein']:.3f}; "
-                f"of two draws of data {metrics['sliced_wasserstein_data']:.3f}",
-                f"  samples of each letter, relative to data    {min(shares):.2f} to {max(shares):.2f}; 1 is best"]
+        return [
+            f"Measured with {self.args.samples:,} samples; distances are in units of the plane:",
+            f"  loss                                        {metrics['average_loss']:.3f}; "
+            f"the least possible is {metrics['optimal_loss']:.3f}",
+            f"  cosine to the best possible score           {lowest:.3f}; "
+            f"the lowest of all sigma from {PLOTTED_SIGMA} on, 1 is best",
+            f"  distance of samples to data                 {metrics['sliced_wasserstein']:.3f}; "
+            f"of two draws of data {metrics['sliced_wasserstein_data']:.3f}",
+            f"  samples of each letter, relative to data    {min(shares):.2f} to {max(shares):.2f}; 1 is best",
+        ]
 
     # ---- figures
 
@@ -228,14 +244,20 @@ def editions():
 def parse_args(argv=None):
     """The settings as a Namespace; exits with code 2 and one line where a value is out of range."""
     parser = hw5_diffusion.make_parser()
-    parser.add_argument("--ema_decay", type=float, metavar="0..0.99999",
-                        help="share of the averaged weights that a step keeps; 0 for no average")
+    parser.add_argument(
+        "--ema_decay",
+        type=float,
+        metavar="0..0.99999",
+        help="share of the averaged weights that a step keeps; 0 for no average",
+    )
     command_line.add_run_flags(parser, images=False)
     command_line.choose_edition(parser, argv, editions())
     args = command_line.parse(parser, argv)
     if args.samples * args.langevin_steps > 5e7:
-        parser.error(f"--samples {args.samples} with --langevin_steps {args.langevin_steps}: more than 4 GB, for all "
-                     "steps are kept; use less of either")
+        parser.error(
+            f"--samples {args.samples} with --langevin_steps {args.langevin_steps}: more than 4 GB, for all "
+            "steps are kept; use less of either"
+        )
     return args
 
 

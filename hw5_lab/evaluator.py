@@ -45,8 +45,12 @@ def manifold_share(points, others, k=3):
     Of generated among real points this is the precision, of real among generated ones the recall (Kynkaanniemi 2019).
     """
     k = min(k, len(points) - 1)
-    radius = torch.cat([torch.cdist(block, points).kthvalue(k + 1).values  # the nearest is the point itself
-                        for block in points.split(1000)])
+    radius = torch.cat(
+        [
+            torch.cdist(block, points).kthvalue(k + 1).values  # the nearest is the point itself
+            for block in points.split(1000)
+        ]
+    )
     inside = [(torch.cdist(block, points) <= radius).any(1) for block in others.split(1000)]
     return torch.cat(inside).float().mean()
 
@@ -66,9 +70,13 @@ class Classifier(nn.Module):
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 16, kernel_size=5, stride=2, padding=2), nn.ReLU(),  # [B,16,14,14]
-            nn.Conv2d(16, 32, kernel_size=5, stride=2, padding=2), nn.ReLU(),  # [B,32,7,7]
-            nn.Flatten(), nn.Linear(1568, 64), nn.ReLU(),
+            nn.Conv2d(1, 16, kernel_size=5, stride=2, padding=2),
+            nn.ReLU(),  # [B,16,14,14]
+            nn.Conv2d(16, 32, kernel_size=5, stride=2, padding=2),
+            nn.ReLU(),  # [B,32,7,7]
+            nn.Flatten(),
+            nn.Linear(1568, 64),
+            nn.ReLU(),
         )
         self.linear = nn.Linear(64, 10)
 
@@ -133,7 +141,9 @@ class Evaluator:
     def compare(seen, real):
         """How images resemble real ones; both as look() returns them."""
         (features, log_p), (real_features, _) = seen, real
-        return {"frechet_distance": frechet_distance(features, real_features).item(),
-                "inception_score": inception_score(log_p).item(),
-                "precision": manifold_share(real_features, features).item(),
-                "recall": manifold_share(features, real_features).item()}
+        return {
+            "frechet_distance": frechet_distance(features, real_features).item(),
+            "inception_score": inception_score(log_p).item(),
+            "precision": manifold_share(real_features, features).item(),
+            "recall": manifold_share(features, real_features).item(),
+        }

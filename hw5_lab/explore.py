@@ -37,54 +37,78 @@ FIGURES = {"vae": 350_000, "gan": 250_000, "diffusion": 200_000}  # bytes for th
 TITLES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network", "diffusion": "Score matching"}
 LEADS = {
     "vae": "The encoder and the decoder of this run work on this page. Move through the latents, draw digits, and see "
-           "what the bound that was trained (ELBO) says of them.",
+    "what the bound that was trained (ELBO) says of them.",
     "gan": "The generator and the discriminator of this run work on this page. Draw samples, change them, and see what "
-           "the discriminator thinks of them.",
+    "the discriminator thinks of them.",
     "diffusion": "The score network of this run works on this page. Follow Langevin sampling step by step, and compare "
-                 "the network with the best possible score, which is known in closed form.",
+    "the network with the best possible score, which is known in closed form.",
 }
 CURVES = {  # title, unit and columns of history.csv
-    "vae": [("ELBO", "nats per image", ("train_elbo", "test_elbo", "validation_elbo")),
-            ("Reconstruction", "nats per image",
-             ("train_reconstruction", "test_reconstruction", "validation_reconstruction")),
-            ("KL(q(z|x) || p(z))", "nats per image", ("train_kl", "test_kl", "validation_kl"))],
-    "gan": [("Losses of D and G", "nats", ("loss_d", "loss_g")),
-            ("D's probability of \"real\"", "mean", ("d_real", "d_fake")),
-            ("Fréchet distance", "to training images", ("frechet_train",))],
-    "diffusion": [("Loss", "with its own noise", ("loss", "average_loss")),
-                  ("Excess loss", "σ²/2 |s − best|²", ("score_error",))],
+    "vae": [
+        ("ELBO", "nats per image", ("train_elbo", "test_elbo", "validation_elbo")),
+        (
+            "Reconstruction",
+            "nats per image",
+            ("train_reconstruction", "test_reconstruction", "validation_reconstruction"),
+        ),
+        ("KL(q(z|x) || p(z))", "nats per image", ("train_kl", "test_kl", "validation_kl")),
+    ],
+    "gan": [
+        ("Losses of D and G", "nats", ("loss_d", "loss_g")),
+        ('D\'s probability of "real"', "mean", ("d_real", "d_fake")),
+        ("Fréchet distance", "to training images", ("frechet_train",)),
+    ],
+    "diffusion": [
+        ("Loss", "with its own noise", ("loss", "average_loss")),
+        ("Excess loss", "σ²/2 |s − best|²", ("score_error",)),
+    ],
 }
 GLOSSES = {  # readable names of the main numbers of metrics.json
-    "vae": {"test_elbo": "ELBO of test images", "test_elbo_stderr": "standard error of the ELBO",
-            "test_reconstruction": "reconstruction E[log p(x|z)]", "test_kl": "KL(q(z|x) || p(z))",
-            "test_log_likelihood": "importance-weighted bound",
-            "test_log_likelihood_stderr": "standard error of that bound", "iwae_samples": "samples of that bound",
-            "test_log_likelihood_exact": "exact log p(x), by integral",
-            "test_log_likelihood_exact_stderr": "standard error of the exact log p(x)",
-            "test_log_likelihood_exact_error": "numerical error of the integral",
-            "train_log_likelihood_exact": "exact log p(x) of training images",
-            "test_elbo_ignoring_z": "log p(x) of a decoder that ignores z"},
-    "gan": {"loss_d": "loss of D, last epoch", "loss_g": "loss of G, last epoch",
-            "d_real": "mean of D(x), last epoch", "d_fake": "mean of D(G(z)), last epoch",
-            "best_epoch": "epoch of the measured samples", "frechet_distance": "Fréchet distance to test images",
-            "frechet_distance_real": "Fréchet distance between real images",
-            "frechet_distance_last": "Fréchet distance of the last epoch",
-            "inception_score": "Inception-style score, 1 to 10",
-            "inception_score_real": "Inception-style score of real images",
-            "precision": "share of samples that look real", "recall": "share of real images that G covers",
-            "precision_real": "that precision for real images", "recall_real": "that recall for real images",
-            **{f"share_{digit}": f"share of the digit {digit}" for digit in range(10)},
-            "nearest_distance": "distance to the nearest training image",
-            "nearest_distance_real": "that distance for test images",
-            "classifier_accuracy": "accuracy of the classifier that measures"},
-    "diffusion": {"average_loss": "loss", "optimal_loss": "least possible loss",
-                  "score_error": "excess over a perfect score",
-                  "cosine_lowest_from_0.03": "lowest cosine to the best score, σ ≥ 0.03",
-                  "outside_cosine": "cosine to the best score, far from the data",
-                  "outside_share_towards_data": "share of arrows there that point to the data",
-                  "sliced_wasserstein": "distance of samples to data",
-                  "sliced_wasserstein_data": "distance of two draws of data",
-                  "far_share": "share of samples far from every letter"},
+    "vae": {
+        "test_elbo": "ELBO of test images",
+        "test_elbo_stderr": "standard error of the ELBO",
+        "test_reconstruction": "reconstruction E[log p(x|z)]",
+        "test_kl": "KL(q(z|x) || p(z))",
+        "test_log_likelihood": "importance-weighted bound",
+        "test_log_likelihood_stderr": "standard error of that bound",
+        "iwae_samples": "samples of that bound",
+        "test_log_likelihood_exact": "exact log p(x), by integral",
+        "test_log_likelihood_exact_stderr": "standard error of the exact log p(x)",
+        "test_log_likelihood_exact_error": "numerical error of the integral",
+        "train_log_likelihood_exact": "exact log p(x) of training images",
+        "test_elbo_ignoring_z": "log p(x) of a decoder that ignores z",
+    },
+    "gan": {
+        "loss_d": "loss of D, last epoch",
+        "loss_g": "loss of G, last epoch",
+        "d_real": "mean of D(x), last epoch",
+        "d_fake": "mean of D(G(z)), last epoch",
+        "best_epoch": "epoch of the measured samples",
+        "frechet_distance": "Fréchet distance to test images",
+        "frechet_distance_real": "Fréchet distance between real images",
+        "frechet_distance_last": "Fréchet distance of the last epoch",
+        "inception_score": "Inception-style score, 1 to 10",
+        "inception_score_real": "Inception-style score of real images",
+        "precision": "share of samples that look real",
+        "recall": "share of real images that G covers",
+        "precision_real": "that precision for real images",
+        "recall_real": "that recall for real images",
+        **{f"share_{digit}": f"share of the digit {digit}" for digit in range(10)},
+        "nearest_distance": "distance to the nearest training image",
+        "nearest_distance_real": "that distance for test images",
+        "classifier_accuracy": "accuracy of the classifier that measures",
+    },
+    "diffusion": {
+        "average_loss": "loss",
+        "optimal_loss": "least possible loss",
+        "score_error": "excess over a perfect score",
+        "cosine_lowest_from_0.03": "lowest cosine to the best score, σ ≥ 0.03",
+        "outside_cosine": "cosine to the best score, far from the data",
+        "outside_share_towards_data": "share of arrows there that point to the data",
+        "sliced_wasserstein": "distance of samples to data",
+        "sliced_wasserstein_data": "distance of two draws of data",
+        "far_share": "share of samples far from every letter",
+    },
 }
 
 # ------------------------------------------------------------------------------------------------ numbers in a page
@@ -138,8 +162,13 @@ def restored(value):
 
 def linear(weight, bias, small=False):
     """A fully connected layer as the page has it; `small`: with a byte for each weight."""
-    return {"kind": "linear", "inputs": weight.shape[1], "outputs": weight.shape[0],
-            "weight": row_bytes(weight) if small else halves(weight), "bias": halves(bias)}
+    return {
+        "kind": "linear",
+        "inputs": weight.shape[1],
+        "outputs": weight.shape[0],
+        "weight": row_bytes(weight) if small else halves(weight),
+        "bias": halves(bias),
+    }
 
 
 def layers_of(network, small=False):
@@ -160,8 +189,16 @@ def layers_of(network, small=False):
             before = [each for each in layers if "weight" in each]
             if before and before[-1]["kind"] == "linear":  # whose outputs become images of so many channels
                 before[-1]["channels"] = module.in_channels
-            layers.append({"kind": "conv", "inputs": module.in_channels, "outputs": module.out_channels,
-                           "padding": module.padding[0], "weight": halves(module.weight), "bias": halves(module.bias)})
+            layers.append(
+                {
+                    "kind": "conv",
+                    "inputs": module.in_channels,
+                    "outputs": module.out_channels,
+                    "padding": module.padding[0],
+                    "weight": halves(module.weight),
+                    "bias": halves(module.bias),
+                }
+            )
         elif isinstance(module, nn.LeakyReLU):
             layers.append({"kind": "leaky_relu", "slope": module.negative_slope})
         elif isinstance(module, (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.Softplus)):
@@ -185,8 +222,11 @@ def bytes_of_images(images):
 
 
 def too_large(count):
-    return {"model": None, "precision": "nothing: it has no model",
-            "note": f"The networks have {count:,} weights and a page holds {MOST:,} at most. So it shows no model."}
+    return {
+        "model": None,
+        "precision": "nothing: it has no model",
+        "note": f"The networks have {count:,} weights and a page holds {MOST:,} at most. So it shows no model.",
+    }
 
 
 def how_kept(small):
@@ -219,10 +259,16 @@ def describe_vae(model):
     images = images.cpu()
     shown = images[: SHOWN if binary else LOADABLE]
     described = {
-        "latent": latent, "scale": model.scale, "pixels": model.pixels, "side": math.isqrt(images.shape[1]),
-        "encoder": [layer(encoder.fc1), activation], "mu": [layer(encoder.fc2_mu)], "sigma": [layer(encoder.fc2_sigma)],
+        "latent": latent,
+        "scale": model.scale,
+        "pixels": model.pixels,
+        "side": math.isqrt(images.shape[1]),
+        "encoder": [layer(encoder.fc1), activation],
+        "mu": [layer(encoder.fc2_mu)],
+        "sigma": [layer(encoder.fc2_sigma)],
         "decoder": [layer(decoder.fc1), activation, layer(decoder.fc2)],  # to logits
-        "codes": halves(mu[: SHOWN if latent == 2 else LOADABLE]), "labels": labels[:SHOWN].to(torch.uint8).numpy(),
+        "codes": halves(mu[: SHOWN if latent == 2 else LOADABLE]),
+        "labels": labels[:SHOWN].to(torch.uint8).numpy(),
         "images": shown.numpy() > 0.5 if binary else bytes_of_images(shown),
         # Which latents say something of an image: the mean KL of each, in nats
         "kl": (0.5 * (sigma_square + mu**2 - 1 - sigma_square.log())).mean(0).tolist(),
@@ -231,12 +277,22 @@ def describe_vae(model):
         reach = min(12.0, max(4.0, (mu.abs() + 4 * sigma_square.sqrt()).max().item()))
         described |= grid_of(described["decoder"], reach)
         worst = model.gap.cpu().argsort(descending=True, stable=True)[:GAPS]
-        described |= {"gap_images": images[worst].numpy() > 0.5 if binary else bytes_of_images(images[worst]),
-                      "gap_labels": labels[worst].to(torch.uint8).numpy(), "gap_numbers": worst.tolist()}
-    told = (f"From epoch {model.args.num_epoches + 1} on the encoder alone was trained, on deformed images, "
-            "which are harder to explain.")
-    return {"edition": model.edition, "model": described, "precision": how_kept(small), "note": "",
-            "told": told if model.args.refine_encoder else ""}
+        described |= {
+            "gap_images": images[worst].numpy() > 0.5 if binary else bytes_of_images(images[worst]),
+            "gap_labels": labels[worst].to(torch.uint8).numpy(),
+            "gap_numbers": worst.tolist(),
+        }
+    told = (
+        f"From epoch {model.args.num_epoches + 1} on the encoder alone was trained, on deformed images, "
+        "which are harder to explain."
+    )
+    return {
+        "edition": model.edition,
+        "model": described,
+        "precision": how_kept(small),
+        "note": "",
+        "told": told if model.args.refine_encoder else "",
+    }
 
 
 def decoder_logits(layers, z):
@@ -289,9 +345,15 @@ def describe_gan(model):
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     directions = directions * largest.sign()  # else the sign would be an accident of the library
     described = {
-        "zdim": model._zdim, "noise": model.noise_kind, "darkest": model.darkest, "z": z.numpy(), "earlier": earlier,
-        "generator": layers_of(model.sampler, small), "discriminator": layers_of(model.disc, small),
-        "directions": halves(directions), "strengths": (strengths / strengths.norm())[:DIRECTIONS].tolist(),
+        "zdim": model._zdim,
+        "noise": model.noise_kind,
+        "darkest": model.darkest,
+        "z": z.numpy(),
+        "earlier": earlier,
+        "generator": layers_of(model.sampler, small),
+        "discriminator": layers_of(model.disc, small),
+        "directions": halves(directions),
+        "strengths": (strengths / strengths.norm())[:DIRECTIONS].tolist(),
         "train": model.train_images[:NEIGHBOURS].cpu().flatten(1).numpy(),
     }
     note = "" if fit else "Generators of earlier epochs do not fit; the page holds their images of the run's own noise."
@@ -309,10 +371,15 @@ def describe_diffusion(model):
     between = {"kind": "relu" if hasattr(network, "frequencies") else "softplus"}
     layers = [layer for part in parts for layer in (linear(part.weight, part.bias), between)][:-1]
     described = {
-        "layers": layers, "frequencies": network.frequencies.tolist() if hasattr(network, "frequencies") else None,
-        "data": model.train_data.cpu().float().numpy(), "levels": model.noise_levels.cpu().double().tolist(),
-        "window": [[float(end) for end in ends] for ends in model.window], "word": model.args.word,
-        "steps": model.args.langevin_steps, "eps": model.args.langevin_eps, "start": list(model.start),
+        "layers": layers,
+        "frequencies": network.frequencies.tolist() if hasattr(network, "frequencies") else None,
+        "data": model.train_data.cpu().float().numpy(),
+        "levels": model.noise_levels.cpu().double().tolist(),
+        "window": [[float(end) for end in ends] for ends in model.window],
+        "word": model.args.word,
+        "steps": model.args.langevin_steps,
+        "eps": model.args.langevin_eps,
+        "start": list(model.start),
     }
     return {"edition": model.edition, "model": described, "precision": how_kept(False), "note": ""}
 
@@ -325,8 +392,14 @@ DESCRIBE = {"vae": describe_vae, "gan": describe_gan, "diffusion": describe_diff
 def write_explore(model, metrics, kept, folder):
     """explore.html of a run: its model, metrics, `kept` (a dict of command, seed, ...), and the figures in `folder`."""
     figures = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.png")) if FIGURE.fullmatch(path.name)]
-    run = {"title": f"{TITLES[model.kind]}, edition {model.edition}", "command": kept["command"], "seed": kept["seed"],
-           "metrics": metrics, "history": model.record["history"], "figures": figures}
+    run = {
+        "title": f"{TITLES[model.kind]}, edition {model.edition}",
+        "command": kept["command"],
+        "seed": kept["seed"],
+        "metrics": metrics,
+        "history": model.record["history"],
+        "figures": figures,
+    }
     write_page(folder / "explore.html", model.kind, DESCRIBE[model.kind](model), run)
 
 
@@ -345,19 +418,34 @@ def page(kind, description, run):
     script, style = read("explore.js") + read(f"explore_{kind}.js") + "curves();\n", read("explore.css")
     rows = [{name: round(value, 5) for name, value in numbers(row).items()} for row in run["history"]]
     columns = set().union(*rows) if rows else set()
-    curves = [{"title": title, "unit": unit, "series": [name for name in names if name in columns]}
-              for title, unit, names in CURVES[kind] if columns & set(names)]
-    data = {"edition": description["edition"], "model": pack(description["model"]), "history": rows, "curves": curves,
-            "told": description.get("told", "")}
+    curves = [
+        {"title": title, "unit": unit, "series": [name for name in names if name in columns]}
+        for title, unit, names in CURVES[kind]
+        if columns & set(names)
+    ]
+    data = {
+        "edition": description["edition"],
+        "model": pack(description["model"]),
+        "history": rows,
+        "curves": curves,
+        "told": description.get("told", ""),
+    }
     content = {
         # Nothing is loaded from anywhere, and no script or style runs but these two
         "policy": f"default-src 'none'; script-src '{sha256(script)}'; style-src '{sha256(style)}'; img-src data:; "
-                  "base-uri 'none'; form-action 'none'",
-        "kind": kind, "title": html.escape(run["title"]), "lead": html.escape(LEADS[kind]),
-        "command": html.escape(without_folders(run["command"])), "seed": html.escape(str(run["seed"])),
+        "base-uri 'none'; form-action 'none'",
+        "kind": kind,
+        "title": html.escape(run["title"]),
+        "lead": html.escape(LEADS[kind]),
+        "command": html.escape(without_folders(run["command"])),
+        "seed": html.escape(str(run["seed"])),
         "metrics": metrics_list(run["metrics"], GLOSSES[kind]),
-        "figures": figures_list(run["figures"], FIGURES[kind]), "precision": html.escape(description["precision"]),
-        "note": html.escape(description["note"]), "data": json_in_html(data), "style": style, "script": script,
+        "figures": figures_list(run["figures"], FIGURES[kind]),
+        "precision": html.escape(description["precision"]),
+        "note": html.escape(description["note"]),
+        "data": json_in_html(data),
+        "style": style,
+        "script": script,
     }
     # In one pass, so that no text of the user's is taken for a place to fill in
     return re.sub(r"\[\[(\w+)\]\]", lambda place: content[place[1]], read("explore.html"))
@@ -384,8 +472,14 @@ def without_folders(command):
 def numbers(row):
     """The finite numbers of a row but for times and threads, which differ from run to run."""
     left_out = {"seconds", "threads", "seed"}
-    return {name: value for name, value in row.items() if name not in left_out
-            and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)}
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in left_out
+        and isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    }
 
 
 def metrics_list(metrics, glosses):

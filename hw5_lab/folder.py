@@ -18,9 +18,11 @@ import torch
 from hw5_utils import Fault, write_atomically
 
 # The figures that runs of all editions write
-FIGURE = re.compile(r"(data|data_space|elbo|gap|goal|inter_class_interpolation|interpolation|latent_space|losses|"
-                    r"manifold|quality|reconstructions|samples|samples_epoch_\d+|score_field|trajectories|"
-                    r"updates)\.png")
+FIGURE = re.compile(
+    r"(data|data_space|elbo|gap|goal|inter_class_interpolation|interpolation|latent_space|losses|"
+    r"manifold|quality|reconstructions|samples|samples_epoch_\d+|score_field|trajectories|"
+    r"updates)\.png"
+)
 OWN = {"run.json", "checkpoint.pt", "metrics.json", "history.csv", "explore.html", "best.pt", "classifier.pt"}
 
 
@@ -72,15 +74,17 @@ def save_gif(frames, path, seconds=8, scale=2):
     images = [Image.fromarray(np.asarray(frame).repeat(scale, 0).repeat(scale, 1)) for frame in frames]
     pause = max(20, 1000 * seconds // len(images))  # milliseconds
     buffer = io.BytesIO()
-    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], loop=0,
-                   duration=[pause] * (len(images) - 1) + [2000])
+    images[0].save(
+        buffer, "GIF", save_all=True, append_images=images[1:], loop=0, duration=[pause] * (len(images) - 1) + [2000]
+    )
     write(path, buffer.getvalue())
 
 
 def as_json(values):
     """Bytes of a JSON object; a number that JSON does not have, such as NaN, is null."""
-    finite = {name: None if isinstance(value, float) and not np.isfinite(value) else value
-              for name, value in values.items()}
+    finite = {
+        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in values.items()
+    }
     return json.dumps(finite, indent=2).encode() + b"\n"
 
 
@@ -132,8 +136,9 @@ class RunFolder:
             self.lock.acquire(blocking=False)
         except filelock.Timeout:
             self.lock = None
-            raise Fault(f"--output_dir {self.path}: another run is writing there; "
-                        "wait for it or name another folder") from None
+            raise Fault(
+                f"--output_dir {self.path}: another run is writing there; wait for it or name another folder"
+            ) from None
         except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
             self.lock, self.writable = None, isinstance(error, NotImplementedError)
             self.reason = getattr(error, "strerror", None) or str(error)
@@ -170,8 +175,11 @@ class RunFolder:
             if here and not (stays and not (self.path / "checkpoint.pt").exists()):
                 if os.name == "nt":  # where a folder with an open file cannot be renamed
                     self.lock.release()
-                moved = next(path for number in range(1, 10**6) if not os.path.lexists(
-                    path := self.path.with_name(f"{self.path.name}.{number}")))
+                moved = next(
+                    path
+                    for number in range(1, 10**6)
+                    if not os.path.lexists(path := self.path.with_name(f"{self.path.name}.{number}"))
+                )
                 os.rename(self.path, moved)
                 self.lock.release()  # that of the renamed folder
                 self.lock = None

@@ -181,13 +181,14 @@ class LabGAN(Model, hw5_gan.GAN):
     def summary(self, metrics):
         """The results in words."""
         shares = [metrics[f"share_{digit}"] for digit in range(10)]
-        return [f"Samples of the best epoch, {metrics['best_epoch']}, beside {len(self.data[2]):,} test images:",
-                f"  Frechet distance in a classifier's features  {metrics['frechet_distance']:7.1f}; "
-                f"of real images {metrics['frechet_distance_real']:.1f}, lower is better",
-                f"  Inception-style score, from 1 to 10          {metrics['inception_score']:7.2f}; "
-                f"of real images {metrics['inception_score_real']:.2f}, higher is better",
-                f"  shares of the ten digits                     {min(shares):.3f} to {max(shares):.3f}; "
-                "0.1 each is best"]
+        return [
+            f"Samples of the best epoch, {metrics['best_epoch']}, beside {len(self.data[2]):,} test images:",
+            f"  Frechet distance in a classifier's features  {metrics['frechet_distance']:7.1f}; "
+            f"of real images {metrics['frechet_distance_real']:.1f}, lower is better",
+            f"  Inception-style score, from 1 to 10          {metrics['inception_score']:7.2f}; "
+            f"of real images {metrics['inception_score_real']:.2f}, higher is better",
+            f"  shares of the ten digits                     {min(shares):.3f} to {max(shares):.3f}; 0.1 each is best",
+        ]
 
     # ---- figures: each is saved in self.folder and returns what it drew
 
@@ -209,7 +210,7 @@ class LabGAN(Model, hw5_gan.GAN):
             axes.grid(alpha=0.3)
             axes.legend()
         left.set(ylabel="nats", title="Losses, mean over the epoch")
-        right.set(ylabel="probability of \"real\"", title="D's opinion, mean over the epoch", ylim=(0, 1))
+        right.set(ylabel='probability of "real"', title="D's opinion, mean over the epoch", ylim=(0, 1))
         self.save(figure, "losses.png")
         return history
 
@@ -225,8 +226,9 @@ class LabGAN(Model, hw5_gan.GAN):
         left, right = figure.subplots(1, 2, width_ratios=(2, 3))
         for share, label, side in zip(shares, ("samples", "test images"), (-0.2, 0.2)):
             left.bar(np.arange(10) + side, share.numpy(), width=0.4, label=label)
-        left.set(xlabel="digit that the classifier sees", ylabel="share", title="Shares of the digits",
-                 xticks=range(10))
+        left.set(
+            xlabel="digit that the classifier sees", ylabel="share", title="Shares of the digits", xticks=range(10)
+        )
         left.legend()
         right.imshow(picture, cmap="gray", vmin=0, vmax=1)
         right.set_title("Samples above their nearest training images: the first ten, the ten nearest")

@@ -79,8 +79,10 @@ class Result:
         for part in self.parts:
             if part.wrong and part.out_of:
                 reasons.setdefault(part.wrong, []).append(part.name)
-        return [*(f"{', '.join(parts)}: {reason}" for reason, parts in reasons.items()),
-                *(f"(remark) {each}" for each in self.remarks)]
+        return [
+            *(f"{', '.join(parts)}: {reason}" for reason, parts in reasons.items()),
+            *(f"(remark) {each}" for each in self.remarks),
+        ]
 
 
 # -------------------------------------------------------------------------------------------------- submissions
@@ -127,8 +129,10 @@ def try_import(box, submission, file):
         except Failure as failure:
             reason = str(failure)
         if not reason:
-            remark = (f"importing {file}.py {why}: graded by its definitions alone. What trains belongs under "
-                      'if __name__ == "__main__":')
+            remark = (
+                f"importing {file}.py {why}: graded by its definitions alone. What trains belongs under "
+                'if __name__ == "__main__":'
+            )
             return definitions_only, why and remark, ""
         why = why or (reason if reason[0].islower() else f"fails, {reason.removeprefix('RuntimeError: ')}")
     return False, "", f"importing {file}.py {clean(why)}"
@@ -220,11 +224,23 @@ def table(results, remarks):
 
 
 def as_json(results, remarks, seconds):
-    return {"points": sum(result.points for result in results), "out_of": sum(result.out_of for result in results),
-            "seconds": round(seconds, 1), "remarks": remarks,
-            "questions": [{"question": result.question, "title": result.title, "points": result.points,
-                           "out_of": result.out_of, "parts": [asdict(part) for part in result.parts],
-                           "remarks": result.remarks} for result in results]}
+    return {
+        "points": sum(result.points for result in results),
+        "out_of": sum(result.out_of for result in results),
+        "seconds": round(seconds, 1),
+        "remarks": remarks,
+        "questions": [
+            {
+                "question": result.question,
+                "title": result.title,
+                "points": result.points,
+                "out_of": result.out_of,
+                "parts": [asdict(part) for part in result.parts],
+                "remarks": result.remarks,
+            }
+            for result in results
+        ],
+    }
 
 
 def as_gradescope(results, remarks, seconds):
@@ -234,11 +250,25 @@ def as_gradescope(results, remarks, seconds):
         parts = [part for part in result.parts if part.out_of]
         for number, part in enumerate(parts):
             lines = [part.wrong, *(f"(remark) {each}" for each in result.remarks if number == 0)]
-            tests.append({"score": part.points, "max_score": part.out_of, "name": f"{result.title}: {part.name}",
-                          "number": result.question, "output": "\n".join(filter(None, lines)),
-                          "status": "failed" if part.wrong else "passed", "visibility": "visible"})
-    return {"score": sum(result.points for result in results), "execution_time": round(seconds),
-            "output": "\n".join(remarks), "visibility": "visible", "stdout_visibility": "hidden", "tests": tests}
+            tests.append(
+                {
+                    "score": part.points,
+                    "max_score": part.out_of,
+                    "name": f"{result.title}: {part.name}",
+                    "number": result.question,
+                    "output": "\n".join(filter(None, lines)),
+                    "status": "failed" if part.wrong else "passed",
+                    "visibility": "visible",
+                }
+            )
+    return {
+        "score": sum(result.points for result in results),
+        "execution_time": round(seconds),
+        "output": "\n".join(remarks),
+        "visibility": "visible",
+        "stdout_visibility": "hidden",
+        "tests": tests,
+    }
 
 
 def main(argv=None):

@@ -29,8 +29,17 @@ from torch import nn
 
 NOBODY = 65534  # the user as whom a student's code runs where the grader is root
 LARGEST = 2_000_000  # numbers in one tensor that is sent back
-COURSE_ARGS = dict(e_path="./e_params.pkl", d_path="./d_params.pkl", hidden_units=500, latent_dimension=2,
-                   data_dimension=784, resume_training=False, seed=1234, num_epoches=200, batch_size=100)
+COURSE_ARGS = dict(
+    e_path="./e_params.pkl",
+    d_path="./d_params.pkl",
+    hidden_units=500,
+    latent_dimension=2,
+    data_dimension=784,
+    resume_training=False,
+    seed=1234,
+    num_epoches=200,
+    batch_size=100,
+)
 
 # ---------------------------------------------------------------------------------------------- the submission
 
@@ -168,8 +177,9 @@ def gradients(value, inputs):
 
 
 def call_one(module, call):
-    leaves = [each.clone().requires_grad_() if number in call["grad"] else each
-              for number, each in enumerate(call["args"])]
+    leaves = [
+        each.clone().requires_grad_() if number in call["grad"] else each for number, each in enumerate(call["args"])
+    ]
     # Copies are handed over, not leaves, which may not be changed in place: in training they are no leaves either.
     arguments = [each.clone() if isinstance(each, torch.Tensor) else each for each in leaves]
     for function in (functions := candidates(module, call["names"], arguments)):
@@ -233,8 +243,11 @@ def job_network(module, job):
         if "input" in job:
             raise
         net, init_error = some_layers(getattr(module, job["class"]), job["seed"]), None
-    answer = {"parameters": [to_send(each) for each in net.parameters()], "init_error": init_error,
-              "kinds": [type(each).__name__ for each in net.modules()]}
+    answer = {
+        "parameters": [to_send(each) for each in net.parameters()],
+        "init_error": init_error,
+        "kinds": [type(each).__name__ for each in net.modules()],
+    }
     if init_error is None and hasattr(net, "_weight_init"):
         answer["again"] = guarded(initialise_again, copy.deepcopy(net), job["seed"])
     move(net.parameters(), 0.1)  # so that biases are not 0
@@ -307,12 +320,17 @@ def job_loss(module, job):
             if 0.05 < distance < 0.48:
                 break
         answer = loss_of(gan, module, job, job["calls"][0])
-        return {"value": answer["value"], "fake": to_send(gan.disc(gan.gen(z))), "real": to_send(gan.disc(job["x"])),
-                "far": to_send(gan.disc(job["far"]))}
+        return {
+            "value": answer["value"],
+            "fake": to_send(gan.disc(gan.gen(z))),
+            "real": to_send(gan.disc(job["x"])),
+            "far": to_send(gan.disc(job["far"])),
+        }
 
     answer = {"own": guarded(own)}
-    answer["calls"] = [guarded(lambda call=call: loss_of(make_gan(module, job), module, job, call))
-                       for call in job["calls"]]
+    answer["calls"] = [
+        guarded(lambda call=call: loss_of(make_gan(module, job), module, job, call)) for call in job["calls"]
+    ]
     return answer
 
 

@@ -13,8 +13,11 @@ def make_gaussian(generator):
     z, mu = normal(generator, 6, 2), normal(generator, 6, 2)
     sigma_square = torch.tensor([0.3, 2.5]) * uniform(generator, 6, 2, low=0.7, high=1.3)
     name, flat = "logpdf_diagonal_gaussian", (mu[0], sigma_square[0])
-    return calls(call(name, z, mu, sigma_square, grad=(0, 1, 2)), call(name, z, *flat),
-                 call(name, z, *(each.repeat(6, 1) for each in flat)))
+    return calls(
+        call(name, z, mu, sigma_square, grad=(0, 1, 2)),
+        call(name, z, *flat),
+        call(name, z, *(each.repeat(6, 1) for each in flat)),
+    )
 
 
 def judge_density(formula, mistakes, names):
@@ -57,8 +60,7 @@ def make_bernoulli(generator):
     x, p = pixels(generator, 6, 784), uniform(generator, 6, 784, low=0.1, high=0.9)
     name = "logpdf_bernoulli"
     edges = torch.tensor([[1.0, 0.0, 1.0]]).repeat(2, 1), torch.tensor([[1.0, 0.0, 0.5], [0.0, 0.0, 0.5]])
-    return calls(call(name, x, p, grad=(1,)), call(name, x, p[0]), call(name, x, p[0].repeat(6, 1)),
-                 call(name, *edges))
+    return calls(call(name, x, p, grad=(1,)), call(name, x, p[0]), call(name, x, p[0].repeat(6, 1)), call(name, *edges))
 
 
 def make_sample(generator):
@@ -104,17 +106,22 @@ def judge_normal(z, eps, mu, sigma_square):
     """What the distribution of z [N,2] is, if it is not N(mu, sigma_square)."""
     mean, std, sigma = z.mean(0), z.std(0), sigma_square.double().sqrt()
     if std.max() < 1e-6:
-        return ("no noise: mu itself is returned" if same(mean, mu)
-                else "one random number for all examples: each needs its own")
+        return (
+            "no noise: mu itself is returned"
+            if same(mean, mu)
+            else "one random number for all examples: each needs its own"
+        )
     if not eps.isfinite().all():
         return "nan or inf"
     sixth = 6 / math.sqrt(len(z))
     if (tails := (abs((z - mean) / std) > 2).double().mean()) < 0.02:  # 0.046 for a normal distribution
         return "not normal: " + ("uniform noise, torch.rand for torch.randn?" if tails == 0 else "too few in the tails")
-    for sentence, other in (("sigma_square is used where sigma, its square root, belongs", sigma**2),
-                            ("looks like log sigma_square where sigma_square is given", (sigma**2 / 2).exp()),
-                            ("looks like log sigma where sigma_square is given", (sigma**2).exp()),
-                            ("noise of variance 1: sigma_square is not used", torch.ones_like(sigma))):
+    for sentence, other in (
+        ("sigma_square is used where sigma, its square root, belongs", sigma**2),
+        ("looks like log sigma_square where sigma_square is given", (sigma**2 / 2).exp()),
+        ("looks like log sigma where sigma_square is given", (sigma**2).exp()),
+        ("noise of variance 1: sigma_square is not used", torch.ones_like(sigma)),
+    ):
         if ((std / other - 1).abs() < sixth).all() and ((std / sigma - 1).abs() > sixth).any():
             return sentence
     if ((std / sigma - 1).abs() > sixth).any():
@@ -149,14 +156,21 @@ def judge_bits(requests, answers):
     near = lambda q: ((x.mean(0) - q).abs() < 6 * (q * (1 - q) / len(x)).sqrt()).all()  # noqa: E731
     if x.std(0).max() == 0:
         threshold = torch.equal(x, (p > 0.5).double())
-        parts["distribution"] = ("a threshold at 0.5: nothing is random" if threshold
-                                 else "one random number per pixel for all examples: each needs its own")
+        parts["distribution"] = (
+            "a threshold at 0.5: nothing is random"
+            if threshold
+            else "one random number per pixel for all examples: each needs its own"
+        )
         parts["independence"] = "the same for every example"
         return parts, []
     if not near(p[0].double()):
-        parts["distribution"] = ("1 with probability 1 - p" if near(1 - p[0].double())
-                                 else "p is not used: 1 with probability 0.5" if near(torch.full_like(x[0], 0.5))
-                                 else f"means {rounded(x.mean(0))}, {rounded(p[0])} is right")
+        parts["distribution"] = (
+            "1 with probability 1 - p"
+            if near(1 - p[0].double())
+            else "p is not used: 1 with probability 0.5"
+            if near(torch.full_like(x[0], 0.5))
+            else f"means {rounded(x.mean(0))}, {rounded(p[0])} is right"
+        )
     if torch.corrcoef(x.T).fill_diagonal_(0).nan_to_num().abs().max() > 0.12:
         parts["independence"] = "one random number per example for all its pixels: they are not independent"
     return parts, []
@@ -167,8 +181,12 @@ def make_elbo(generator):
     sigma_square = torch.tensor([0.3, 2.5]) * uniform(generator, 6, 2, low=0.7, high=1.3)
     x, p = pixels(generator, 6, 784), uniform(generator, 6, 784, low=0.1, high=0.9)
     density = "logpdf_diagonal_gaussian"
-    return calls(call("elbo elbo_loss", z, mu, sigma_square, x, p, grad=(0, 1, 2, 4)), call("logpdf_bernoulli", x, p),
-                 call(density, z, torch.zeros(6, 2), torch.ones(6, 2)), call(density, z, mu, sigma_square))
+    return calls(
+        call("elbo elbo_loss", z, mu, sigma_square, x, p, grad=(0, 1, 2, 4)),
+        call("logpdf_bernoulli", x, p),
+        call(density, z, torch.zeros(6, 2), torch.ones(6, 2)),
+        call(density, z, mu, sigma_square),
+    )
 
 
 def judge_elbo(requests, answers):
@@ -209,10 +227,16 @@ def judge_interpolation(requests, answers):
 
 
 DENSITIES = [
-    Question("2(b)i", "logpdf_diagonal_gaussian", "hw5_vae", make_gaussian,
-             judge_density(known.gaussian, known.GAUSSIAN, ("z", "mu", "sigma_square"))),
-    Question("2(b)ii", "logpdf_bernoulli", "hw5_vae", make_bernoulli,
-             judge_density(known.bernoulli, known.BERNOULLI, ("p",))),
+    Question(
+        "2(b)i",
+        "logpdf_diagonal_gaussian",
+        "hw5_vae",
+        make_gaussian,
+        judge_density(known.gaussian, known.GAUSSIAN, ("z", "mu", "sigma_square")),
+    ),
+    Question(
+        "2(b)ii", "logpdf_bernoulli", "hw5_vae", make_bernoulli, judge_density(known.bernoulli, known.BERNOULLI, ("p",))
+    ),
     Question("2(b)iii", "sample_diagonal_gaussian", "hw5_vae", make_sample, judge_sample),
     Question("2(b)iv", "sample_Bernoulli", "hw5_vae", make_bits, judge_bits),
     Question("2(c)", "elbo", "hw5_vae", make_elbo, judge_elbo),

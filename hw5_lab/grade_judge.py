@@ -32,7 +32,7 @@ def said(answer):
 
 
 def reach(grads, names):
-    """"" if a gradient reaches all of the inputs, else which it does not reach."""
+    """ "" if a gradient reaches all of the inputs, else which it does not reach."""
     missing = [name for grad, name in zip(grads, names) if grad is None or not grad.any()]
     if not grads or missing:
         return f"no gradient reaches {', '.join(missing or names)}"

@@ -13,12 +13,23 @@ def make_loss(method, with_data):
     def make(generator):
         x, z = uniform(generator, 5, 1, 28, 28), uniform(generator, 5, 64, low=-1)
         data = lambda images: [images] if with_data else []  # noqa: E731
-        batches = [{"args": [len(noise), *data(images), noise], "seed": seed} for images, noise, seed in
-                   ((x, z, 1), (x, z, 2), (x[:1], z[:1], 1))]
+        batches = [
+            {"args": [len(noise), *data(images), noise], "seed": seed}
+            for images, noise, seed in ((x, z, 1), (x, z, 2), (x[:1], z[:1], 1))
+        ]
         # Weights of the stand-ins, for logits of about -3 to 3
         disc, gen = 0.12 * normal(generator, 784, 1), 0.12 * normal(generator, 64, 784)
-        return {"answer": {"job": "loss", "method": method, "calls": batches, "x": x,
-                           "far": 1000 * uniform(generator, 20, 1, 28, 28), "disc": disc, "gen": gen}}
+        return {
+            "answer": {
+                "job": "loss",
+                "method": method,
+                "calls": batches,
+                "x": x,
+                "far": 1000 * uniform(generator, 20, 1, 28, 28),
+                "disc": disc,
+                "gen": gen,
+            }
+        }
 
     return make
 
@@ -57,15 +68,19 @@ def judge_loss(formula, mistakes, player, factors):
         grads = first["grads"] or [None, None]
         parts["gradient"] = reach([grads[player]], ["DG"[player]])
         if first["trains"]:
-            parts["gradient"] = ("the discriminator's loss trains the generator: " if player == 0 else "") + \
-                "it calls backward() or a step itself, which is for train() to do"
+            parts["gradient"] = (
+                "the discriminator's loss trains the generator: " if player == 0 else ""
+            ) + "it calls backward() or a step itself, which is for train() to do"
         elif factor and not parts["gradient"]:
             right = torch.autograd.grad(factor * formula(**logits), leaves)[player]
             if not same(grads[player], right, rtol=1e-3, atol=1e-6):
                 parts["gradient"] = f"a part of the gradient for {'DG'[player]} is missing: something is detached"
         if player == 0:
-            parts["detached fakes"] = "" if grads[1] is None else \
-                "right, but the fakes are not detached: the loss carries a gradient through G for nothing"
+            parts["detached fakes"] = (
+                ""
+                if grads[1] is None
+                else "right, but the fakes are not detached: the loss carries a gradient through G for nothing"
+            )
         return parts, remarks
 
     return judge
@@ -87,8 +102,18 @@ def judge_own(formula, mistakes, own, factors):
 
 
 LOSSES = [
-    Question("4(d)", "_get_loss_d", "hw5_gan", make_loss("_get_loss_d", True),
-             judge_loss(known.loss_d, known.LOSS_D, 0, (1, 2))),
-    Question("4(e)", "_get_loss_g", "hw5_gan", make_loss("_get_loss_g", False),
-             judge_loss(known.loss_g, known.LOSS_G, 1, (1,))),
+    Question(
+        "4(d)",
+        "_get_loss_d",
+        "hw5_gan",
+        make_loss("_get_loss_d", True),
+        judge_loss(known.loss_d, known.LOSS_D, 0, (1, 2)),
+    ),
+    Question(
+        "4(e)",
+        "_get_loss_g",
+        "hw5_gan",
+        make_loss("_get_loss_g", False),
+        judge_loss(known.loss_g, known.LOSS_G, 1, (1,)),
+    ),
 ]

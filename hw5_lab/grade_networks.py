@@ -14,9 +14,16 @@ GNET_SHAPES = [(1568, 64), (1568,), (16, 32, 3, 3), (16,), (8, 16, 3, 3), (8,), 
 
 
 def make_decoder(generator):
-    return {"answer": {"job": "network", "class": "Decoder", "init": [2, 500, 784], "seed": 11,
-                       "input": normal(generator, 7, 2),
-                       "other": {"init": [3, 20, 50], "input": normal(generator, 4, 3)}}}
+    return {
+        "answer": {
+            "job": "network",
+            "class": "Decoder",
+            "init": [2, 500, 784],
+            "seed": 11,
+            "input": normal(generator, 7, 2),
+            "other": {"init": [3, 20, 50], "input": normal(generator, 4, 3)},
+        }
+    }
 
 
 def layer(shape):
@@ -25,7 +32,7 @@ def layer(shape):
 
 
 def compare_layers(parameters, expected):
-    """"" if the layers have the expected weights and biases in any order, else how they differ."""
+    """ "" if the layers have the expected weights and biases in any order, else how they differ."""
     shapes = [tuple(each.shape) for each in parameters]
     if sorted(shapes) == sorted(expected):
         return ""
@@ -102,18 +109,29 @@ def judge_decoder(request, answer):
     other = said(answer["other"])
     if not other and answer["other"]["value"].shape != (4, 50):
         other = f"its output has the shape {list(answer['other']['value'].shape)}"
-    return {"seeded weights": "" if seeded else "other weights than those of Linear layers, built in order of use",
-            "other sizes": other and f"Decoder(3, 20, 50) does not work, sizes are written into the code? {other}"}
+    return {
+        "seeded weights": "" if seeded else "other weights than those of Linear layers, built in order of use",
+        "other sizes": other and f"Decoder(3, 20, 50) does not work, sizes are written into the code? {other}",
+    }
 
 
 def make_network(name, init, input_shape):
-    return lambda generator: {"answer": {"job": "network", "class": name, "init": init, "seed": 12,
-                                         "input": uniform(generator, 3, *input_shape, low=-1)}}
+    return lambda generator: {
+        "answer": {
+            "job": "network",
+            "class": name,
+            "init": init,
+            "seed": 12,
+            "input": uniform(generator, 3, *input_shape, low=-1),
+        }
+    }
 
 
 def make_init(generator):
-    return {name: {"job": "network", "class": name, "init": init, "seed": 13}
-            for name, init in (("DNet", []), ("GNet", [64]))}
+    return {
+        name: {"job": "network", "class": name, "init": init, "seed": 13}
+        for name, init in (("DNet", []), ("GNet", [64]))
+    }
 
 
 def judge_init(requests, answers):
@@ -159,18 +177,31 @@ def judge_weights(answer, seed):
         bound, std = math.sqrt(6 / fan_in), weight.double().std(correction=0).item()
         off = abs(std * math.sqrt(3) / bound - 1) > 2.5 / math.sqrt(weight.numel())  # five standard errors
         if off or weight.abs().max() > bound * (1 + 1e-5):
-            sentence = (f"{layer(tuple(weight.shape))} has weights of standard deviation {std:.3g}, "
-                        f"kaiming_uniform_ gives {bound / math.sqrt(3):.3g}")
+            sentence = (
+                f"{layer(tuple(weight.shape))} has weights of standard deviation {std:.3g}, "
+                f"kaiming_uniform_ gives {bound / math.sqrt(3):.3g}"
+            )
             return biases, sentence, sentence
     return biases, "", "of the right distribution, but not those of one kaiming_uniform_ per layer in their order"
 
 
 NETWORKS = [
-    Question("2(a)", "Decoder", "hw5_vae", make_decoder,
-             judge_network(known.decoder, known.DECODER, DECODER_SHAPES, [784])),
-    Question("4(a)", "DNet", "hw5_gan", make_network("DNet", [], (1, 28, 28)),
-             judge_network(known.dnet, known.DNET, DNET_SHAPES, [1])),
-    Question("4(b)", "GNet", "hw5_gan", make_network("GNet", [64], (64,)),
-             judge_network(known.gnet, known.GNET, GNET_SHAPES, [1, 28, 28])),
+    Question(
+        "2(a)", "Decoder", "hw5_vae", make_decoder, judge_network(known.decoder, known.DECODER, DECODER_SHAPES, [784])
+    ),
+    Question(
+        "4(a)",
+        "DNet",
+        "hw5_gan",
+        make_network("DNet", [], (1, 28, 28)),
+        judge_network(known.dnet, known.DNET, DNET_SHAPES, [1]),
+    ),
+    Question(
+        "4(b)",
+        "GNet",
+        "hw5_gan",
+        make_network("GNet", [64], (64,)),
+        judge_network(known.gnet, known.GNET, GNET_SHAPES, [1, 28, 28]),
+    ),
     Question("4(c)", "_weight_init", "hw5_gan", make_init, judge_init),
 ]

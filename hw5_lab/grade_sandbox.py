@@ -124,11 +124,22 @@ class Sandbox:
         # Of the environment only what Python needs: no secrets, no path to this project, no GPU
         environment = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
         environment |= dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR"), str(self.folder))
-        environment |= {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-                        "PYTHONDONTWRITEBYTECODE": "1"}
-        self.process = subprocess.Popen([sys.executable, "-P", str(child)], cwd=self.folder, env=environment, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                        start_new_session=True)
+        environment |= {
+            "MPLBACKEND": "Agg",
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", str(child)],
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             self.as_nobody = json.loads(self.line(120))["as_nobody"]
         except ValueError:
@@ -163,9 +174,16 @@ class Sandbox:
             if self.as_nobody:
                 for path in (place, *place.rglob("*")):
                     os.chown(path, NOBODY, NOBODY)
-            job = {"folder": str(place / "submission"), "request": str(place / "request"),
-                   "answer": str(place / "answer"), "file": file, "seconds": seconds, "memory": MEMORY,
-                   "definitions_only": definitions_only, "as_nobody": self.as_nobody}
+            job = {
+                "folder": str(place / "submission"),
+                "request": str(place / "request"),
+                "answer": str(place / "answer"),
+                "file": file,
+                "seconds": seconds,
+                "memory": MEMORY,
+                "definitions_only": definitions_only,
+                "as_nobody": self.as_nobody,
+            }
             try:
                 self.process.stdin.write(json.dumps(job) + "\n")
                 self.process.stdin.flush()

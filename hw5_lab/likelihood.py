@@ -28,8 +28,11 @@ class Likelihood:
         """Means of the bound and its parts over whole splits (default: the held-out one), under the split's name."""
         split = split or self.held_out
         log_p_x, kl = self.bounds(self.held_out_images if images is None else images)
-        return {f"{split}_elbo": (log_p_x - kl).mean().item(), f"{split}_reconstruction": log_p_x.mean().item(),
-                f"{split}_kl": kl.mean().item()}
+        return {
+            f"{split}_elbo": (log_p_x - kl).mean().item(),
+            f"{split}_reconstruction": log_p_x.mean().item(),
+            f"{split}_kl": kl.mean().item(),
+        }
 
     @torch.no_grad()
     def log_likelihood_sampled(self, images, samples):

@@ -43,8 +43,11 @@ class Model:
 
     def check_record(self, record):
         """Difference where the record, but for its history, is not one of this model."""
-        compare({name: value for name, value in record.items() if name != "history"},
-                {name: value for name, value in self.record.items() if name != "history"}, "record")
+        compare(
+            {name: value for name, value in record.items() if name != "history"},
+            {name: value for name, value in self.record.items() if name != "history"},
+            "record",
+        )
 
     def save(self, picture, name):
         """Write a figure to the run's folder, atomically."""

@@ -21,8 +21,18 @@ from hw5_lab.streams import forgiving_streams
 from hw5_utils import HERE, Fault
 
 MEASURING = {"iwae_samples", "samples", "langevin_steps", "langevin_eps"}  # flags of what comes after training
-NOT_SETTINGS = {"command", "named", "data_dir", "output_dir", "quiet", "resume_training", "evaluate", "e_path",
-                "d_path", *MEASURING}  # flags that training does not depend on
+NOT_SETTINGS = {
+    "command",
+    "named",
+    "data_dir",
+    "output_dir",
+    "quiet",
+    "resume_training",
+    "evaluate",
+    "e_path",
+    "d_path",
+    *MEASURING,
+}  # flags that training does not depend on
 WHERE = {"device", "deterministic"}  # must match for --resume, free for --evaluate
 
 
@@ -110,8 +120,14 @@ def environment(args):
     if shutil.which("git"):
         git = subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True)
         revision = git.stdout.strip() or None
-    return {"command": args.command, "seed": args.seed, "device": args.device, "threads": torch.get_num_threads(),
-            "torch": str(torch.__version__), "revision": revision}
+    return {
+        "command": args.command,
+        "seed": args.seed,
+        "device": args.device,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "revision": revision,
+    }
 
 
 def train_and_measure(args, build, folder, stop, say):
@@ -120,8 +136,10 @@ def train_and_measure(args, build, folder, stop, say):
     if resumed and folder.finished and folder.mark["script"] == folder.script:
         for name, value in folder.mark["settings"].items():
             if name in args.named and getattr(args, name) != value:
-                raise Fault(f"{folder.path}: holds a finished run with --{name} {value}, not {getattr(args, name)}; "
-                            "without --resume a new run starts")
+                raise Fault(
+                    f"{folder.path}: holds a finished run with --{name} {value}, not {getattr(args, name)}; "
+                    "without --resume a new run starts"
+                )
         say(f"The run in {shown(folder.path)} is finished: nothing to resume.")
         return 0
     state = folder.load_checkpoint() if resumed else None
@@ -133,8 +151,13 @@ def train_and_measure(args, build, folder, stop, say):
         if args.resume_training:
             start = f"with the weights of {args.e_path} and {args.d_path}" if weights else "with epoch 1"
             say(f"{shown(folder.path)} holds no checkpoint: starting {start}.")
-        mark = {"script": folder.script, "command": args.command, "settings": settings, "weights": weights,
-                "measuring": {name: value for name, value in vars(args).items() if name in MEASURING}}
+        mark = {
+            "script": folder.script,
+            "command": args.command,
+            "settings": settings,
+            "weights": weights,
+            "measuring": {name: value for name, value in vars(args).items() if name in MEASURING},
+        }
         if moved := folder.begin(mark, args.resume_training):
             say(f"{shown(folder.path)} held an earlier run, which is now {shown(moved)}.")
     else:
@@ -194,8 +217,9 @@ class Progress:
         self.model, self.stop, self.say = model, stop, say
         self.first = self.done = len(model.record["history"]) * model.steps
         self.total = model.epochs * model.steps
-        self.bar = tqdm(total=self.total, initial=self.first, unit="step", dynamic_ncols=True,
-                        disable=quiet or not sys.stderr.works)
+        self.bar = tqdm(
+            total=self.total, initial=self.first, unit="step", dynamic_ncols=True, disable=quiet or not sys.stderr.works
+        )
         self.start, self.announced = time.perf_counter(), False
 
     def __enter__(self):
@@ -212,16 +236,25 @@ class Progress:
         if not self.announced and (elapsed > 2 or self.done == self.total):
             self.announced = True
             self.bar.clear()
-            self.say(f"Training on {self.model.data_in_words()} with {device_in_words(self.model)}, "
-                     f"about {duration(elapsed * (self.total - self.first) / (self.done - self.first))}.")
+            self.say(
+                f"Training on {self.model.data_in_words()} with {device_in_words(self.model)}, "
+                f"about {duration(elapsed * (self.total - self.first) / (self.done - self.first))}."
+            )
         if self.stop.signum:
             raise Stopped
 
 
 def check_finite(model, row):
     """FloatingPointError where an epoch's values or weights are not finite, so that no such checkpoint is written."""
-    numbers = {**row, **{f"{part}.{name}": value.sum().item() for part, network in model.parts.items()
-                         if isinstance(network, torch.nn.Module) for name, value in network.state_dict().items()}}
+    numbers = {
+        **row,
+        **{
+            f"{part}.{name}": value.sum().item()
+            for part, network in model.parts.items()
+            if isinstance(network, torch.nn.Module)
+            for name, value in network.state_dict().items()
+        },
+    }
     for name, value in numbers.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"after epoch {row['epoch']}: {name} is {value}; try a smaller --lr")

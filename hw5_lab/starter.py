@@ -97,8 +97,9 @@ def make(source, file):
         if number not in QUESTIONS:
             raise Stale(f"{file}: {node.name} answers {number}, which starter_texts.py does not ask")
     chapter = "2" if "vae" in file else "4"
-    expected = {name for number, question in QUESTIONS.items() if number[0] == chapter
-                for name in question.get("functions", {})}
+    expected = {
+        name for number, question in QUESTIONS.items() if number[0] == chapter for name in question.get("functions", {})
+    }
     if missing := expected - {node.name for _, node, _ in asked}:
         raise Stale(f"{file}: no function {', '.join(missing)} whose docstring begins with its question's number")
     for owner, node, number in asked:

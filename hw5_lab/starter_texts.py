@@ -3,90 +3,154 @@
 # "title" is for the README's table. "functions" are those whose bodies are the answer, with their docstrings. "class"
 # is the docstring of a class whose __init__ and forward are the answer.
 QUESTIONS = {
-    "2(a)": {"title": "`Decoder` in `hw5_vae.py`: layers and `forward`", "class": """
+    "2(a)": {
+        "title": "`Decoder` in `hw5_vae.py`: layers and `forward`",
+        "class": """
 The decoder, a multi-layer perceptron: z [B,latent] -> p [B,data], each pixel's probability to be 1.
 
 Define the layers in __init__ and implement forward. A fully connected layer to the hidden units (500) is followed
 by tanh, a second one to the pixels by sigmoid.
-"""},
-    "2(b)i": {"title": "`logpdf_diagonal_gaussian`", "functions": {"logpdf_diagonal_gaussian": """
+""",
+    },
+    "2(b)i": {
+        "title": "`logpdf_diagonal_gaussian`",
+        "functions": {
+            "logpdf_diagonal_gaussian": """
 The log-likelihood, [B], of z [B,D] under a normal distribution with a diagonal covariance matrix.
 
 mu is the mean, sigma_square holds the variances. Both are [B,D], or [D] where they are the same for every example.
-"""}},
-    "2(b)ii": {"title": "`logpdf_bernoulli`", "functions": {"logpdf_bernoulli": """
+"""
+        },
+    },
+    "2(b)ii": {
+        "title": "`logpdf_bernoulli`",
+        "functions": {
+            "logpdf_bernoulli": """
 The log-likelihood, [B], of images x [B,D] whose pixels are independent and 1 with probability p.
 
 x holds 0 and 1. p is [B,D], or [D] where it is the same for every example, between 0 and 1.
-"""}},
-    "2(b)iii": {"title": "`sample_diagonal_gaussian`", "functions": {"sample_diagonal_gaussian": """
+"""
+        },
+    },
+    "2(b)iii": {
+        "title": "`sample_diagonal_gaussian`",
+        "functions": {
+            "sample_diagonal_gaussian": """
 A sample z, of mu's shape, from a normal distribution with mean mu and variances sigma_square.
 
 Both are [B,D]. Use the reparametrization trick. A random `generator` may be given, for torch's functions that take
 one.
-"""}},
-    "2(b)iv": {"title": "`sample_Bernoulli`", "functions": {"sample_Bernoulli": """
+"""
+        },
+    },
+    "2(b)iv": {
+        "title": "`sample_Bernoulli`",
+        "functions": {
+            "sample_Bernoulli": """
 A sample, float32 and of p's shape, whose entries are 1 with probability p, else 0.
 
 A random `generator` may be given, for torch's functions that take one.
-"""}},
-    "2(c)": {"title": "`elbo`", "functions": {"elbo": """
+"""
+        },
+    },
+    "2(c)": {
+        "title": "`elbo`",
+        "functions": {
+            "elbo": """
 The evidence lower bound of Eq. 2, a scalar: the mean over the batch, to be maximised.
 
 sampled_z [B,latent] is drawn from q(z|x), whose mean and variances are mu and sigma_square [B,latent]. x [B,D]
 holds the images, p [B,D] the decoder's output for sampled_z.
-"""}},
+"""
+        },
+    },
     "2(d)": {"title": "`python hw5_vae.py` trains for 200 epochs: nothing to write"},
-    "2(e)i": {"title": "`VAE.visualize_data_space`", "functions": {"visualize_data_space": """
+    "2(e)i": {
+        "title": "`VAE.visualize_data_space`",
+        "functions": {
+            "visualize_data_space": """
 Samples from the model: a figure of 10x2 images, data_space.png. Return the grid.
 
 Sample 10 z from the prior. Column 1 shows p(x|z), column 2 a sample of x from it; every row is another z.
 Use self.decoder, the functions of 2(b), and tile, draw_grid and self.save.
-"""}},
-    "2(e)ii": {"title": "`VAE.visualize_latent_space`", "functions": {"visualize_latent_space": """
+"""
+        },
+    },
+    "2(e)ii": {
+        "title": "`VAE.visualize_latent_space`",
+        "functions": {
+            "visualize_latent_space": """
 Latent space: a scatter plot, latent_space.png, of the training images. Return what it shows.
 
 Encode self.train_images with self.encoder; each point is the mean of q(z|x) of another image. Colour the points
 by class; self.train_labels are one-hot. Use new_figure and self.save.
-"""}},
-    "2(e)iii": {"title": "`interpolate_mu` and `VAE.visualize_inter_class_interpolation`", "functions": {
-        "interpolate_mu": """
+"""
+        },
+    },
+    "2(e)iii": {
+        "title": "`interpolate_mu` and `VAE.visualize_inter_class_interpolation`",
+        "functions": {
+            "interpolate_mu": """
 The point on the line between two means mua and mub, of their shape.
 
 alpha is the share of mua: 1 gives mua, 0 gives mub, 0.5 the middle.
-""", "visualize_inter_class_interpolation": """
+""",
+            "visualize_inter_class_interpolation": """
 Interpolation between classes: 3x11 images, inter_class_interpolation.png. Return the grid.
 
 Sample 3 pairs of images of different classes, encode them and take the means. Show p(x|z) between the means of
 each pair for alpha = 0, 0.1, ..., 1. Use interpolate_mu, tile, draw_grid and self.save.
-"""}},
-    "4(a)": {"title": "`DNet` in `hw5_gan.py`: Table 1", "class": """
+""",
+        },
+    },
+    "4(a)": {
+        "title": "`DNet` in `hw5_gan.py`: Table 1",
+        "class": """
 The discriminator of Table 1: images [B,1,28,28] -> logits [B,1].
 
 Define the layers in __init__ in the order of the table, and end it with self._weight_init(). Implement forward.
 Flatten every example between layers 8 and 9.
-"""},
-    "4(b)": {"title": "`GNet` in `hw5_gan.py`: Table 2", "class": """
+""",
+    },
+    "4(b)": {
+        "title": "`GNet` in `hw5_gan.py`: Table 2",
+        "class": """
 The generator of Table 2: noise z [B,zdim] -> images [B,1,28,28].
 
 Define the layers in __init__ in the order of the table, and end it with self._weight_init(). Implement forward.
 Reshape every example to (32, 7, 7), CHW, between layers 2 and 3.
-"""},
-    "4(c)": {"title": "`_weight_init` of `DNet` and of `GNet`", "functions": {"_weight_init": """
+""",
+    },
+    "4(c)": {
+        "title": "`_weight_init` of `DNet` and of `GNet`",
+        "functions": {
+            "_weight_init": """
 Initialise all layers: kaiming_uniform, with its defaults, for the weights, 0 for the biases.
 
 The layers are self.children(). A layer without weights, such as ReLU, is left alone.
-"""}},
-    "4(d)": {"title": "`GAN._get_loss_d`", "functions": {"_get_loss_d": """
+"""
+        },
+    },
+    "4(d)": {
+        "title": "`GAN._get_loss_d`",
+        "functions": {
+            "_get_loss_d": """
 The discriminator's loss, a scalar, for real images batch_data [B,1,28,28] and noise z [B,zdim].
 
 self.disc is the discriminator, self.gen the generator. torch.nn.BCEWithLogitsLoss may be useful.
-"""}},
-    "4(e)": {"title": "`GAN._get_loss_g`", "functions": {"_get_loss_g": """
+"""
+        },
+    },
+    "4(e)": {
+        "title": "`GAN._get_loss_g`",
+        "functions": {
+            "_get_loss_g": """
 The generator's loss, a scalar, for noise z [B,zdim]: -log D(G(z)). It has a gradient where D is sure.
 
 self.disc is the discriminator, self.gen the generator. torch.nn.BCEWithLogitsLoss may be useful.
-"""}},
+"""
+        },
+    },
     "4(f)": {"title": "`python hw5_gan.py` trains and saves samples: nothing to write"},
 }
 

@@ -22,8 +22,9 @@ class LabVAE(Model, Likelihood, hw5_vae.VAE):
     """The homework's VAE with measurements. An edition is a subclass; `settings` are its defaults of flags."""
 
     kind, edition = "vae", "cs446"
-    settings = dict(num_epoches=200, batch_size=100, hidden_units=500, latent_dimension=2, data_dimension=784,
-                    train_size=10_000)
+    settings = dict(
+        num_epoches=200, batch_size=100, hidden_units=500, latent_dimension=2, data_dimension=784, train_size=10_000
+    )
     activation, scale, pixels = "tanh", "log_variance", "rounded"  # of the networks and the data, for explore.html
     held_out = "test"  # the split that each epoch is measured on
     tile = staticmethod(tile)
@@ -56,8 +57,13 @@ class LabVAE(Model, Likelihood, hw5_vae.VAE):
             raise Fault(f"data_dimension {args.data_dimension}: the images have {width} pixels; use that")
         limit = args.limit or max(len(images) for images, _ in splits.values())
         most = {"train": min(limit, args.train_size)}
-        return {name: [torch.as_tensor(part[: most.get(name, limit)], dtype=torch.float32, device=self.device)
-                       for part in parts] for name, parts in splits.items()}
+        return {
+            name: [
+                torch.as_tensor(part[: most.get(name, limit)], dtype=torch.float32, device=self.device)
+                for part in parts
+            ]
+            for name, parts in splits.items()
+        }
 
     @cached_property
     def data(self):
@@ -117,16 +123,19 @@ class LabVAE(Model, Likelihood, hw5_vae.VAE):
             return
         for name, path in (("e_path", self.args.e_path), ("d_path", self.args.d_path)):
             if not (path and Path(path).is_file()):
-                raise Fault(f"{path or f'--{name}'}: no such file; --resume_training reads --e_path and --d_path, "
-                            "or a checkpoint")
+                raise Fault(
+                    f"{path or f'--{name}'}: no such file; --resume_training reads --e_path and --d_path, "
+                    "or a checkpoint"
+                )
         for network, path in ((self.encoder, self.args.e_path), (self.decoder, self.args.d_path)):
             try:
                 weights = folder.load_tensors(path)
                 network.load_state_dict(weights)
                 finite = all(value.isfinite().all() for value in weights.values())
             except (RuntimeError, TypeError, AttributeError):
-                raise Fault(f"{path}: holds other weights than those of this {type(network).__name__}; "
-                            "check the sizes") from None
+                raise Fault(
+                    f"{path}: holds other weights than those of this {type(network).__name__}; check the sizes"
+                ) from None
             if not finite:
                 raise Fault(f"{path}: holds NaN or infinite weights; name another file")
 
@@ -135,36 +144,49 @@ class LabVAE(Model, Likelihood, hw5_vae.VAE):
         log_p_x, kl = self.bounds(self.test_images)  # one draw of z: evaluate() gives its means
         elbo = log_p_x - kl
         sampled = self.log_likelihood_sampled(self.test_images, self.args.iwae_samples)
-        metrics = {**self.evaluate(self.test_images, "test"), "test_elbo_stderr": standard_error(elbo),
-                   "test_log_likelihood": sampled.mean().item(), "test_log_likelihood_stderr": standard_error(sampled),
-                   "iwae_samples": self.args.iwae_samples}
+        metrics = {
+            **self.evaluate(self.test_images, "test"),
+            "test_elbo_stderr": standard_error(elbo),
+            "test_log_likelihood": sampled.mean().item(),
+            "test_log_likelihood_stderr": standard_error(sampled),
+            "iwae_samples": self.args.iwae_samples,
+        }
         if self.args.latent_dimension == 2:
             exact, error, best_z = self.log_likelihood_exact(self.test_images)
             in_training = self.log_likelihood_exact(self.train_images)[0]
-            metrics |= {"test_log_likelihood_exact": exact.mean().item(),
-                        "test_log_likelihood_exact_stderr": standard_error(exact),
-                        "test_log_likelihood_exact_error": error.mean().item(),
-                        "train_log_likelihood_exact": in_training.mean().item()}
+            metrics |= {
+                "test_log_likelihood_exact": exact.mean().item(),
+                "test_log_likelihood_exact_stderr": standard_error(exact),
+                "test_log_likelihood_exact_error": error.mean().item(),
+                "train_log_likelihood_exact": in_training.mean().item(),
+            }
             self.gap = self.visualize_gap(elbo, exact, best_z)  # also for explore.html
         # What a decoder reaches that ignores z: the mean of the training images, with one pixel more of either colour
         p = (self.train_images.sum(0) + 1) / (len(self.train_images) + 2)
         metrics["test_elbo_ignoring_z"] = logpdf_bernoulli(self.test_images, p).mean().item()
         if metrics["test_kl"] < 0.5:
-            print("Posterior collapse: q(z|x) is the prior, so that z says nothing of x. The best decoder that ignores "
-                  f"z reaches {metrics['test_elbo_ignoring_z']:.1f} nats here.", file=sys.stderr)
+            print(
+                "Posterior collapse: q(z|x) is the prior, so that z says nothing of x. The best decoder that ignores "
+                f"z reaches {metrics['test_elbo_ignoring_z']:.1f} nats here.",
+                file=sys.stderr,
+            )
         return metrics
 
     def summary(self, metrics):
         """The results in words."""
         error = lambda name: f"(standard error {metrics[name + '_stderr']:.1f})"
-        lines = [f"Measured on {len(self.test_images):,} test images, in nats per image; higher is better:",
-                 f"  ELBO                   {metrics['test_elbo']:8.1f} {error('test_elbo')}; "
-                 f"a decoder that ignores z has {metrics['test_elbo_ignoring_z']:.1f}",
-                 f"  bound, {metrics['iwae_samples']:4} samples    {metrics['test_log_likelihood']:8.1f} "
-                 f"{error('test_log_likelihood')}"]
+        lines = [
+            f"Measured on {len(self.test_images):,} test images, in nats per image; higher is better:",
+            f"  ELBO                   {metrics['test_elbo']:8.1f} {error('test_elbo')}; "
+            f"a decoder that ignores z has {metrics['test_elbo_ignoring_z']:.1f}",
+            f"  bound, {metrics['iwae_samples']:4} samples    {metrics['test_log_likelihood']:8.1f} "
+            f"{error('test_log_likelihood')}",
+        ]
         if "test_log_likelihood_exact" in metrics:
-            lines.append(f"  log p(x), by integral  {metrics['test_log_likelihood_exact']:8.1f} "
-                         f"{error('test_log_likelihood_exact')}; the ELBO's gap to it is the encoder's error")
+            lines.append(
+                f"  log p(x), by integral  {metrics['test_log_likelihood_exact']:8.1f} "
+                f"{error('test_log_likelihood_exact')}; the ELBO's gap to it is the encoder's error"
+            )
         return lines
 
     # ---- figures: each is saved in self.folder and returns what it drew
@@ -210,8 +232,12 @@ class LabVAE(Model, Likelihood, hw5_vae.VAE):
         figure = new_figure(9, 6)
         above, below = figure.subplots(2, 1)
         above.hist(gap, bins=100, log=True)
-        above.set(xlabel="log p(x) - ELBO, nats", ylabel="test images", title="What the bound misses: mean "
-                  f"{gap.mean():.1f}, median {gap.median():.1f}, largest {gap.max():.0f} nats")
+        above.set(
+            xlabel="log p(x) - ELBO, nats",
+            ylabel="test images",
+            title="What the bound misses: mean "
+            f"{gap.mean():.1f}, median {gap.median():.1f}, largest {gap.max():.0f} nats",
+        )
         below.imshow(grid, cmap="gray", vmin=0, vmax=1)
         below.set_title("Largest gaps: image, reconstruction at the encoder's mean, at the best z", fontsize=9)
         below.axis("off")
@@ -233,8 +259,13 @@ def parse_args(argv=None):
     parser = hw5_vae.make_parser()
     flag = parser.add_argument_group("laboratory").add_argument
     flag("--train_size", type=int, metavar="1..60000", help="the first N training images; 60,000 is all")
-    flag("--refine_encoder", type=int, metavar="0..100000", default=0,
-         help="then train the encoder alone for N epochs, on deformed images")
+    flag(
+        "--refine_encoder",
+        type=int,
+        metavar="0..100000",
+        default=0,
+        help="then train the encoder alone for N epochs, on deformed images",
+    )
     flag("--iwae_samples", type=int, metavar="1..100000", default=100, help="samples of the importance-weighted bound")
     command_line.add_run_flags(parser)
     command_line.choose_edition(parser, argv, editions())
@@ -244,8 +275,10 @@ def parse_args(argv=None):
 def build(args):
     """The model of these settings."""
     if not args.evaluate:
-        names = {"--e_path": hw5_vae.Encoder(1, 1, 1).state_dict().keys(),
-                 "--d_path": hw5_vae.Decoder(1, 1, 1).state_dict().keys()}
+        names = {
+            "--e_path": hw5_vae.Encoder(1, 1, 1).state_dict().keys(),
+            "--d_path": hw5_vae.Decoder(1, 1, 1).state_dict().keys(),
+        }
         folder.check_weight_paths({"--e_path": args.e_path, "--d_path": args.d_path}, args.output_dir, names)
     torch.manual_seed(args.seed)
     return editions()[args.edition](args)

@@ -62,11 +62,31 @@ def plain_vae(images, args, vae=None, shuffle=True):
 
 def plain_networks(zdim=64):
     """D and G, layer by layer as the tables list them."""
-    disc = nn.Sequential(nn.Conv2d(1, 2, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Conv2d(2, 4, 3, 1, 1), nn.ReLU(),
-                         nn.MaxPool2d(2, 2), nn.Conv2d(4, 8, 3, 1, 0), nn.ReLU(), nn.Flatten(), nn.Linear(200, 1))
-    gen = nn.Sequential(nn.Linear(zdim, 1568), nn.LeakyReLU(0.2), nn.Unflatten(1, (32, 7, 7)), nn.Upsample(scale_factor=2),
-                        nn.Conv2d(32, 16, 3, 1, 1), nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2), nn.Conv2d(16, 8, 3, 1, 1),
-                        nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3, 1, 1), nn.Sigmoid())
+    disc = nn.Sequential(
+        nn.Conv2d(1, 2, 3, 1, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2, 2),
+        nn.Conv2d(2, 4, 3, 1, 1),
+        nn.ReLU(),
+        nn.MaxPool2d(2, 2),
+        nn.Conv2d(4, 8, 3, 1, 0),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(200, 1),
+    )
+    gen = nn.Sequential(
+        nn.Linear(zdim, 1568),
+        nn.LeakyReLU(0.2),
+        nn.Unflatten(1, (32, 7, 7)),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(32, 16, 3, 1, 1),
+        nn.LeakyReLU(0.2),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(16, 8, 3, 1, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(8, 1, 3, 1, 1),
+        nn.Sigmoid(),
+    )
     return disc, gen
 
 
@@ -162,11 +182,15 @@ def vae_floor(batch_size=100, hidden=500, data=784, latent=2):
 def gan_floor(batch_size=256, zdim=64):
     """The convolutions and products of one step: D on real and on fake images, G forward, D and G backward for G's loss."""
     last = torch.channels_last
-    random = lambda *shape: torch.randn(*shape).contiguous(memory_format=last) if len(shape) == 4 else torch.randn(*shape)
+    random = lambda *shape: (
+        torch.randn(*shape).contiguous(memory_format=last) if len(shape) == 4 else torch.randn(*shape)
+    )
     layers_d = [((1, 28), (2, 28), 1), ((2, 14), (4, 14), 1), ((4, 7), (8, 5), 0)]
     layers_g = [((32, 7), (16, 14)), ((16, 14), (8, 28))]
     n = batch_size
-    convs_d = [(random(n, ci, si, si), random(co, ci, 3, 3), random(n, co, so, so), p) for (ci, si), (co, so), p in layers_d]
+    convs_d = [
+        (random(n, ci, si, si), random(co, ci, 3, 3), random(n, co, so, so), p) for (ci, si), (co, so), p in layers_d
+    ]
     convs_g = [(random(n, ci, si, si), random(ci, co, 4, 4), random(n, co, so, so)) for (ci, si), (co, so) in layers_g]
     x, w, dy = random(n, 8, 28, 28), random(1, 8, 3, 3), random(n, 1, 28, 28)
     h, v, dl = torch.randn(n, 200), torch.randn(200, 1), torch.randn(n, 1)
@@ -175,7 +199,9 @@ def gan_floor(batch_size=256, zdim=64):
     adam_g = adam_pass([tuple(p.shape) for p in hw5_gan.GNet(zdim).parameters()])
 
     def backward(dy, x, w, stride, padding, transposed, mask):
-        torch.ops.aten.convolution_backward(dy, x, w, [w.shape[0]], [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, mask)
+        torch.ops.aten.convolution_backward(
+            dy, x, w, [w.shape[0]], [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, mask
+        )
 
     while True:
         torch.mm(z, u)
@@ -241,10 +267,12 @@ def peak_memory(name, data_dir):
 
     getrusage would also count what its parent had used when it started the process.
     """
-    program = (f"import sys; sys.path.insert(0, 'tests'); import benchmark\n"
-               f"steps = benchmark.contenders({str(data_dir)!r})[{name!r}]()\n"
-               f"for _ in range(30): next(steps)\n"
-               f"print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))")
+    program = (
+        f"import sys; sys.path.insert(0, 'tests'); import benchmark\n"
+        f"steps = benchmark.contenders({str(data_dir)!r})[{name!r}]()\n"
+        f"for _ in range(30): next(steps)\n"
+        f"print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     return f"{int(done.stdout) / 1024:.0f} MiB"
 
@@ -254,10 +282,13 @@ def contenders(data_dir):
     images = lambda: torch.as_tensor(utils.mnist(data_dir)[0]).unsqueeze(1)
     args = hw5_vae.parse_args([])
     return {
-        "vae course": lambda: plain_vae(utils.load_mnist(data_dir)[1], args), "vae ours": lambda: our_vae(data_dir),
+        "vae course": lambda: plain_vae(utils.load_mnist(data_dir)[1], args),
+        "vae ours": lambda: our_vae(data_dir),
         "vae floor": vae_floor,
-        "gan course": lambda: plain_gan(images(), 256), "gan course, detached": lambda: plain_gan(images(), 256, detach=True),
-        "gan ours": lambda: our_gan(data_dir), "gan floor": gan_floor,
+        "gan course": lambda: plain_gan(images(), 256),
+        "gan course, detached": lambda: plain_gan(images(), 256, detach=True),
+        "gan ours": lambda: our_gan(data_dir),
+        "gan floor": gan_floor,
     }
 
 
@@ -303,16 +334,24 @@ def time_to_quality(name, data_dir, epochs):
         seconds = time.perf_counter() - start
         title = f"`python hw5_{name}.py {' '.join(line)}`" if line else f"{name.upper()}, course"
         rows.append((title, f"{count} of {model.epochs}" if line else count, seconds, measure(model)))
-    print_table("Time to quality", ["loop", "epochs", "training", quality, "times sooner"],
-                [[title, count, f"{seconds:.3g} s", f"{value:.1f}", f"{rows[0][2] / seconds:.3g}"]
-                 for title, count, seconds, value in rows])
+    print_table(
+        "Time to quality",
+        ["loop", "epochs", "training", quality, "times sooner"],
+        [
+            [title, count, f"{seconds:.3g} s", f"{value:.1f}", f"{rows[0][2] / seconds:.3g}"]
+            for title, count, seconds, value in rows
+        ],
+    )
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser("benchmark.py", description=__doc__.splitlines()[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "benchmark.py", description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="folder of the four MNIST files")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender; 0 for the last two tables alone")
+    parser.add_argument(
+        "--rounds", type=int, default=7, help="turns of each contender; 0 for the last two tables alone"
+    )
     parser.add_argument("--vae_epochs", type=int, default=200, help="of the course's loop in a last table; 0 for none")
     parser.add_argument("--gan_epochs", type=int, default=30, help="the same for the GAN")
     args = parser.parse_args(argv)
@@ -320,8 +359,10 @@ def main(argv=None):
     count = len(utils.mnist(data_dir)[0])
     if not utils.find_files(data_dir):  # without a network
         data_dir = utils.SAMPLE
-    print(f"{count:,} training images of {data_dir.name}/; torch {torch.__version__}, {torch.get_num_threads()} threads; "
-          f"{rounds} rounds: median (smallest to largest)")
+    print(
+        f"{count:,} training images of {data_dir.name}/; torch {torch.__version__}, {torch.get_num_threads()} threads; "
+        f"{rounds} rounds: median (smallest to largest)"
+    )
     if rounds:
         compare_speed(data_dir, rounds, count)
     for name, epochs in (("vae", args.vae_epochs), ("gan", args.gan_epochs)):
@@ -337,9 +378,15 @@ def compare_speed(data_dir, rounds, count):
     for script, steps_an_epoch, turn in (("vae", min(10_000, count) // 100, 50), ("gan", count // 256, 8)):
         seconds = interleave({name: start() for name, start in make.items() if name.startswith(script)}, turn, rounds)
         for name, values in seconds.items():
-            rows.append([f"`hw5_{script}.py`" if name.endswith("ours") else name, in_words(values, steps_an_epoch, " s"),
-                         in_words(ratios(seconds[f"{script} course"], values)), in_words(ratios(values, seconds[f"{script} floor"])),
-                         "" if name.endswith("floor") else peak_memory(name, data_dir)])
+            rows.append(
+                [
+                    f"`hw5_{script}.py`" if name.endswith("ours") else name,
+                    in_words(values, steps_an_epoch, " s"),
+                    in_words(ratios(seconds[f"{script} course"], values)),
+                    in_words(ratios(values, seconds[f"{script} floor"])),
+                    "" if name.endswith("floor") else peak_memory(name, data_dir),
+                ]
+            )
     print_table("Training", ["loop", "an epoch", "course / this", "this / floor", "peak memory"], rows)
 
     rows = []
@@ -348,7 +395,9 @@ def compare_speed(data_dir, rounds, count):
         for name, values in starts.items():
             values.append(seconds_of("-c", f"import {name}"))
     for name, values in starts.items():
-        rows.append([f"`import {name}`", in_words(values[1:], 1, " s"), in_words(ratios(values[1:], starts["torch"][1:]))])
+        rows.append(
+            [f"`import {name}`", in_words(values[1:], 1, " s"), in_words(ratios(values[1:], starts["torch"][1:]))]
+        )
     path = utils.find_files(data_dir)[utils.TRAIN[0]]
     loads = {"course": [], "ours": []}
     for turn in range(max(2, rounds // 2)):
@@ -357,18 +406,33 @@ def compare_speed(data_dir, rounds, count):
             load()
             loads[name].append(time.perf_counter() - start)
     rows.append(["the course's loop over the training images", in_words(loads["course"], 1, " s"), ""])
-    rows.append(["`read_idx` of the same", in_words(loads["ours"], 1, " s"), in_words(ratios(loads["course"], loads["ours"])) + " times faster"])
+    rows.append(
+        [
+            "`read_idx` of the same",
+            in_words(loads["ours"], 1, " s"),
+            in_words(ratios(loads["course"], loads["ours"])) + " times faster",
+        ]
+    )
     print_table("Starting and loading", ["what", "time", "ratio"], rows)
 
     rows = []
     size = min(10_000, count // 2)
     for title, turn, base, others in (
-        ("`hw5_vae.py`", 50, lambda **s: our_vae(data_dir, **{"train_size": size, **s}), {
-            f"2x images ({2 * size:,})": (dict(train_size=2 * size), 2), "2x batch (200)": (dict(batch_size=200), 0.5),
-            "2x hidden units (1000)": (dict(hidden_units=1000), 1)}),
+        (
+            "`hw5_vae.py`",
+            50,
+            lambda **s: our_vae(data_dir, **{"train_size": size, **s}),
+            {
+                f"2x images ({2 * size:,})": (dict(train_size=2 * size), 2),
+                "2x batch (200)": (dict(batch_size=200), 0.5),
+                "2x hidden units (1000)": (dict(hidden_units=1000), 1),
+            },
+        ),
         ("`hw5_gan.py`", 8, lambda **s: our_gan(data_dir, **s), {"2x batch (512)": (dict(batch_size=512), 0.5)}),
     ):
-        seconds = interleave({"default": base(), **{name: base(**settings) for name, (settings, _) in others.items()}}, turn, rounds)
+        seconds = interleave(
+            {"default": base(), **{name: base(**settings) for name, (settings, _) in others.items()}}, turn, rounds
+        )
         for name, (_, steps) in others.items():
             rows.append([title, name, in_words([steps * ratio for ratio in ratios(seconds[name], seconds["default"])])])
     print_table("How an epoch's time grows", ["script", "with", "time, times the default's"], rows)

@@ -14,9 +14,19 @@ from hw5_lab.folder import load_tensors
 
 # Processes that have torch imported but have computed nothing start at once and are as real as any other.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload([*MODULES, "hw5_lab.vae", "hw5_lab.gan", "hw5_lab.diffusion", "hw5_lab.editions.uva",
-                                  "matplotlib.figure", "matplotlib.backends.backend_agg",
-                                  "torch._dynamo", "torch.utils.serialization.config"])  # which torch imports late
+processes.set_forkserver_preload(
+    [
+        *MODULES,
+        "hw5_lab.vae",
+        "hw5_lab.gan",
+        "hw5_lab.diffusion",
+        "hw5_lab.editions.uva",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "torch._dynamo",
+        "torch.utils.serialization.config",
+    ]
+)  # which torch imports late
 
 EPOCHS = {"hw5_vae": 20, "hw5_gan": 5, "hw5_diffusion": 5}
 

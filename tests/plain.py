@@ -61,11 +61,31 @@ def plain_networks(zdim=64):
     torch.manual_seed(2)
     networks = []
     for layers in (
-        lambda: [nn.Conv2d(1, 2, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Conv2d(2, 4, 3, 1, 1), nn.ReLU(),
-                 nn.MaxPool2d(2, 2), nn.Conv2d(4, 8, 3, 1, 0), nn.ReLU(), nn.Flatten(), nn.Linear(200, 1)],
-        lambda: [nn.Linear(zdim, 1568), nn.LeakyReLU(0.2), nn.Unflatten(1, (32, 7, 7)), nn.Upsample(scale_factor=2),
-                 nn.Conv2d(32, 16, 3, 1, 1), nn.LeakyReLU(0.2), nn.Upsample(scale_factor=2),
-                 nn.Conv2d(16, 8, 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 1, 3, 1, 1), nn.Sigmoid()],
+        lambda: [
+            nn.Conv2d(1, 2, 3, 1, 1),
+            nn.ReLU(),
+            nn.MaxPool2d(2, 2),
+            nn.Conv2d(2, 4, 3, 1, 1),
+            nn.ReLU(),
+            nn.MaxPool2d(2, 2),
+            nn.Conv2d(4, 8, 3, 1, 0),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(200, 1),
+        ],
+        lambda: [
+            nn.Linear(zdim, 1568),
+            nn.LeakyReLU(0.2),
+            nn.Unflatten(1, (32, 7, 7)),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(32, 16, 3, 1, 1),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(16, 8, 3, 1, 1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(8, 1, 3, 1, 1),
+            nn.Sigmoid(),
+        ],
     ):
         network = nn.Sequential(*layers())
         for layer in network:
@@ -94,8 +114,23 @@ def plain_step(networks, optimizers, x, z, iter_d=1, iter_g=1):
 
 def small_gan(kind=LabGAN, folder=None, **settings):
     """A GAN of the laboratory on 96 images of the sample, for 2 epochs of 3 steps."""
-    gan = kind(argparse.Namespace(**{"zdim": 64, "seed": 2, "n_epochs": 2, "iter_d": 1, "iter_g": 1, "batch_size": 32,
-                                     "lr": 2e-4, "limit": 96, "data_dir": SAMPLE, "device": "cpu", **settings}))
+    gan = kind(
+        argparse.Namespace(
+            **{
+                "zdim": 64,
+                "seed": 2,
+                "n_epochs": 2,
+                "iter_d": 1,
+                "iter_g": 1,
+                "batch_size": 32,
+                "lr": 2e-4,
+                "limit": 96,
+                "data_dir": SAMPLE,
+                "device": "cpu",
+                **settings,
+            }
+        )
+    )
     gan.folder = folder
     return gan
 

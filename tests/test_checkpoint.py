@@ -50,14 +50,17 @@ def cut_run(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("more, words", [
-    (["--epochs", 3], "--num_epoches 2, not 3"),
-    (["--seed", 5], "--seed 1234, not 5"),
-    (["--hidden_units", 51], "--hidden_units 50, not 51"),
-    (["--limit", 300], "--limit None, not 300"),
-    (["--lr", 0.01], "--lr 0.001, not 0.01"),
-    (["--edition", "hw8"], "--edition cs446, not hw8"),
-])
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--epochs", 3], "--num_epoches 2, not 3"),
+        (["--seed", 5], "--seed 1234, not 5"),
+        (["--hidden_units", 51], "--hidden_units 50, not 51"),
+        (["--limit", 300], "--limit None, not 300"),
+        (["--lr", 0.01], "--lr 0.001, not 0.01"),
+        (["--edition", "hw8"], "--edition cs446, not hw8"),
+    ],
+)
 def test_resume_with_other_settings_is_refused(more, words, cut_run, tmp_path, capsys):
     refused("hw5_vae", cut_run("hw5_vae", tmp_path / "out"), capsys, words, more=more)
 
@@ -72,8 +75,14 @@ def test_other_data_are_refused_training_and_test_images_and_labels(name, change
     content[-400 if "images" in changed else -1] = 255 if "images" in changed else (content[-1] + 1) % 10
     path.write_bytes(gzip.compress(content))
     folder = cut_run(name, tmp_path / "out")
-    refused(name, folder, capsys, "belongs to a run with other data", flags=("--resume", "--evaluate"),
-            more=["--data_dir", data])
+    refused(
+        name,
+        folder,
+        capsys,
+        "belongs to a run with other data",
+        flags=("--resume", "--evaluate"),
+        more=["--data_dir", data],
+    )
 
 
 # ---- hostile and damaged
@@ -139,7 +148,14 @@ def test_a_damaged_checkpoint_is_named_and_kept(cut_run, tmp_path, capsys):
     folder = cut_run("hw5_vae", tmp_path / "out")
     path = folder / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-100])
-    refused("hw5_vae", folder, capsys, "checkpoint.pt: damaged", "a new run keeps this file", flags=("--resume", "--evaluate"))
+    refused(
+        "hw5_vae",
+        folder,
+        capsys,
+        "checkpoint.pt: damaged",
+        "a new run keeps this file",
+        flags=("--resume", "--evaluate"),
+    )
 
 
 # ---- odd contents: each is a change of a good checkpoint
@@ -147,11 +163,13 @@ def test_a_damaged_checkpoint_is_named_and_kept(cut_run, tmp_path, capsys):
 
 def put(*keys, value):
     """A change that sets state[key][key]... to a value, or to value(old)."""
+
     def change(state):
         *path, last = keys
         for key in path:
             state = state[key]
         state[last] = value(state[last]) if callable(value) else value
+
     return change
 
 
@@ -161,14 +179,17 @@ def drop(*keys):
         for key in path:
             state = state[key]
         del state[last]
+
     return change
 
 
 NAN = lambda weight: torch.full_like(weight, math.nan)
 ODD = [
     *[(put("record", "history", value=value), "history") for value in ("rows", None, [], {}, 3, [1, 2], [None, None])],
-    *[(put("record", "history", 0, "epoch", value=value), "epoch")
-      for value in ("1", None, 10**30, -1, math.nan, True, 2, 1.5)],
+    *[
+        (put("record", "history", 0, "epoch", value=value), "epoch")
+        for value in ("1", None, 10**30, -1, math.nan, True, 2, 1.5)
+    ],
     (put("record", "history", value=lambda rows: rows * 2), "history"),
     (put("record", "history", 1, "train_elbo", value=math.nan), "train_elbo is nan"),
     (put("record", "history", 1, "train_elbo", value="-200"), "train_elbo"),
@@ -180,7 +201,10 @@ ODD = [
     (put("parts", "encoder", value=torch.zeros(3)), "encoder"),
     (drop("parts", "encoder", "fc1.weight"), "encoder"),
     (put("parts", "encoder", "fc1.weight", value=NAN), "encoder/fc1.weight is not finite"),
-    (put("parts", "encoder", "fc1.weight", value=lambda weight: weight[:3]), "encoder/fc1.weight is torch.float32 [3, "),
+    (
+        put("parts", "encoder", "fc1.weight", value=lambda weight: weight[:3]),
+        "encoder/fc1.weight is torch.float32 [3, ",
+    ),
     (put("parts", "encoder", "fc1.weight", value=lambda weight: weight.double()), "torch.float64"),
     (put("parts", "decoder", "fc2.bias", value=1.0), "decoder/fc2.bias"),
     (drop("parts", "optimizer", "param_groups"), "optimizer"),
@@ -271,9 +295,15 @@ def test_an_odd_classifier_is_trained_again(content, cut_run, tmp_path):
     assert same(load_tensors(folder / "classifier.pt"), good)
 
 
-@pytest.mark.parametrize("change", [lambda w: {}, lambda w: torch.zeros(3),
-                                    lambda w: {**w, "fc1.weight": w["fc1.weight"][:2]},
-                                    lambda w: {**w, "fc1.weight": w["fc1.weight"] * math.nan}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: {},
+        lambda w: torch.zeros(3),
+        lambda w: {**w, "fc1.weight": w["fc1.weight"][:2]},
+        lambda w: {**w, "fc1.weight": w["fc1.weight"] * math.nan},
+    ],
+)
 def test_odd_weights_from_e_path_are_refused(change, cut_run, tmp_path, capsys):
     folder = cut_run("hw5_vae", tmp_path / "out")
     parts = load_tensors(folder / "checkpoint.pt")["parts"]

@@ -24,8 +24,8 @@ import hw5_vae
 EVERY = {"run.json", "history.csv", "metrics.json", "explore.html", "checkpoint.pt"}
 FILES = {
     "hw5_vae": EVERY | {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png"},
-    "hw5_gan": EVERY | {"goal.png", "samples_epoch_2.png", "losses.png", "quality.png", "training.gif", "classifier.pt",
-                        "best.pt"},
+    "hw5_gan": EVERY
+    | {"goal.png", "samples_epoch_2.png", "losses.png", "quality.png", "training.gif", "classifier.pt", "best.pt"},
     "hw5_diffusion": EVERY | {"data.png", "score_field.png", "samples.png", "trajectories.png", "sampling.gif"},
 }
 COLUMNS = {
@@ -34,21 +34,35 @@ COLUMNS = {
     "hw5_diffusion": "epoch,loss,average_loss,score_error,seconds",
 }
 MODULES = {"hw5_vae": hw5_vae, "hw5_gan": hw5_gan, "hw5_diffusion": hw5_diffusion}
-COURSE_NAMES = {"BASE_URL", "download", "mnist", "load_mnist", "batch_indices", "array_to_image", "concat_images", "GANDataset"}
+COURSE_NAMES = {
+    "BASE_URL",
+    "download",
+    "mnist",
+    "load_mnist",
+    "batch_indices",
+    "array_to_image",
+    "concat_images",
+    "GANDataset",
+}
 each = pytest.mark.parametrize("name", MODULES)
 both = pytest.mark.parametrize("name", ["hw5_vae", "hw5_gan"])  # that train on MNIST
 
 
 def one_quickly(*others):
     """The VAE's script and, marked slow, others, for what takes long and is nearly the same in each."""
-    return pytest.mark.parametrize("name", ["hw5_vae", *(pytest.param(name, marks=pytest.mark.slow) for name in others)])
+    return pytest.mark.parametrize(
+        "name", ["hw5_vae", *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+    )
 
 
 def small(name, folder, *more):
     """Arguments of a run of two epochs that takes a second."""
     data = [] if name == "hw5_diffusion" else ["--data_dir", small_sample()]
-    sizes = {"hw5_gan": ["--batch_size", 32], "hw5_vae": ["--hidden_units", 50, "--latent_dimension", 3, "--iwae_samples", 2],
-             "hw5_diffusion": ["--batch_size", 10, "--samples", 30, "--langevin_steps", 2]}[name]
+    sizes = {
+        "hw5_gan": ["--batch_size", 32],
+        "hw5_vae": ["--hidden_units", 50, "--latent_dimension", 3, "--iwae_samples", 2],
+        "hw5_diffusion": ["--batch_size", 10, "--samples", 30, "--langevin_steps", 2],
+    }[name]
     return [str(word) for word in [*data, "--epochs", 2, "--quiet", "--output_dir", folder, *sizes, *more]]
 
 
@@ -74,7 +88,11 @@ def test_run_from_the_shell(name, tmp_path):
     assert (folder / "history.csv").read_text().splitlines()[0] == COLUMNS[name]
     metrics, history = json.loads((folder / "metrics.json").read_text()), rows(folder)
     assert [row["epoch"] for row in history] == ["1", "2"]
-    assert metrics["seed"] == {"hw5_vae": 1234, "hw5_gan": 2, "hw5_diffusion": 446}[name] and metrics["device"] in ("cpu", "cuda", "mps")
+    assert metrics["seed"] == {"hw5_vae": 1234, "hw5_gan": 2, "hw5_diffusion": 446}[name] and metrics["device"] in (
+        "cpu",
+        "cuda",
+        "mps",
+    )
     assert metrics["command"].startswith(f"python {name}.py --") and metrics["threads"] >= 1
     if name == "hw5_vae":
         assert float(history[0]["test_elbo"]) < float(history[1]["test_elbo"]), "the bound must rise"
@@ -97,18 +115,29 @@ def test_run_with_a_plane_of_latents(tmp_path):
     assert (tmp_path / "checkpoint.pt").read_bytes() == checkpoint
 
 
-@pytest.mark.parametrize("name, edition, figures", [
-    ("hw5_vae", "uva", {"elbo", "samples_epoch_0", "samples_epoch_1", "samples_epoch_2"}),
-    ("hw5_vae", "ese546", {"updates", "reconstructions", "samples_epoch_2"}),
-    ("hw5_vae", "hw8", {"elbo", "samples_epoch_1", "samples_epoch_2"}),
-    ("hw5_gan", "uva", {"goal", "losses", "quality", "interpolation", "samples_epoch_0", "samples_epoch_1", "samples_epoch_2"}),
-    ("hw5_gan", "cs446-tuned", {"goal", "losses", "quality", "samples_epoch_2"}),
-])
+@pytest.mark.parametrize(
+    "name, edition, figures",
+    [
+        ("hw5_vae", "uva", {"elbo", "samples_epoch_0", "samples_epoch_1", "samples_epoch_2"}),
+        ("hw5_vae", "ese546", {"updates", "reconstructions", "samples_epoch_2"}),
+        ("hw5_vae", "hw8", {"elbo", "samples_epoch_1", "samples_epoch_2"}),
+        (
+            "hw5_gan",
+            "uva",
+            {"goal", "losses", "quality", "interpolation", "samples_epoch_0", "samples_epoch_1", "samples_epoch_2"},
+        ),
+        ("hw5_gan", "cs446-tuned", {"goal", "losses", "quality", "samples_epoch_2"}),
+    ],
+)
 def test_every_edition_runs_whole(name, edition, figures, tmp_path, capsys):
     assert MODULES[name].main(small(name, tmp_path, "--edition", edition)) == 0
     assert {path.stem for path in tmp_path.glob("*.png")} == figures
     metrics, warnings = json.loads((tmp_path / "metrics.json").read_text()), capsys.readouterr().err
-    assert all(isinstance(value, (int, float)) for key, value in metrics.items() if key.startswith(("test_", "loss_", "share_")))
+    assert all(
+        isinstance(value, (int, float))
+        for key, value in metrics.items()
+        if key.startswith(("test_", "loss_", "share_"))
+    )
     assert ("images of some digits where 1000 were asked for" in warnings) == (edition == "ese546")
     if name == "hw5_vae":
         held_out = "validation" if edition == "uva" else "test"
@@ -130,17 +159,24 @@ def test_diffusion_is_measured_again(tmp_path):
     assert before["optimal_loss"] < before["average_loss"] and before["score_error"] > 0
     assert hw5_diffusion.main(["--quiet", "--output_dir", str(tmp_path), "--evaluate", "--samples", "40"]) == 0
     more = json.loads((tmp_path / "metrics.json").read_text())
-    assert more["sliced_wasserstein"] != before["sliced_wasserstein"] and more["cosine_0.0100"] == before["cosine_0.0100"]
+    assert (
+        more["sliced_wasserstein"] != before["sliced_wasserstein"] and more["cosine_0.0100"] == before["cosine_0.0100"]
+    )
 
 
 @each
 def test_evaluate_needs_no_other_flag(name, tmp_path, capsys):
     """Whatever the run's settings were, they are those of the checkpoint; those named on the command line must be the same."""
+
     def evaluate(*more):
         data = [] if name == "hw5_diffusion" else ["--data_dir", small_sample()]
         return MODULES[name].main([*map(str, data), "--quiet", "--output_dir", str(tmp_path), "--evaluate", *more])
 
-    few = {"hw5_vae": ["--iwae_samples", "2"], "hw5_gan": [], "hw5_diffusion": ["--samples", "30", "--langevin_steps", "2"]}[name]
+    few = {
+        "hw5_vae": ["--iwae_samples", "2"],
+        "hw5_gan": [],
+        "hw5_diffusion": ["--samples", "30", "--langevin_steps", "2"],
+    }[name]
     assert MODULES[name].main(small(name, tmp_path, "--seed", 7, "--deterministic")) == 0
     torch.use_deterministic_algorithms(False)
     before = json.loads((tmp_path / "metrics.json").read_text())
@@ -186,7 +222,10 @@ def test_a_loud_run_says_what_it_does_and_found(name, tmp_path, capsys, monkeypa
     assert last == f"All numbers are in {os.path.join('out', 'metrics.json')}, the figures beside it."
     words = {"hw5_vae": "ELBO", "hw5_gan": "Frechet distance", "hw5_diffusion": "cosine"}[name]
     assert any(words in line for line in results)
-    assert "epoch 2/2" in printed.err and {"hw5_vae": "train_elbo", "hw5_gan": "loss_d", "hw5_diffusion": "loss"}[name] in printed.err
+    assert (
+        "epoch 2/2" in printed.err
+        and {"hw5_vae": "train_elbo", "hw5_gan": "loss_d", "hw5_diffusion": "loss"}[name] in printed.err
+    )
 
 
 @one_quickly("hw5_gan")
@@ -196,7 +235,9 @@ def test_same_seed_same_run_other_seed_other_run(name, tmp_path):
         assert MODULES[name].main(small(name, tmp_path / str(number), "--device", "cpu", "--seed", seed)) == 0
         parts = torch.load(tmp_path / str(number) / "checkpoint.pt", weights_only=True)["parts"]
         weights = [value for part in parts.values() for value in part.values() if isinstance(value, torch.Tensor)]
-        history = [{key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / str(number))]
+        history = [
+            {key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / str(number))
+        ]
         runs.append((weights, history))
     equal = lambda a, b: all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     assert equal(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1], "two runs with the same seed must be identical"
@@ -205,8 +246,16 @@ def test_same_seed_same_run_other_seed_other_run(name, tmp_path):
 
 def test_defaults_are_the_homeworks():
     """Of the scripts alone, and of the laboratory, whose own flags do nothing by default."""
-    expected = dict(num_epoches=200, batch_size=100, hidden_units=500, latent_dimension=2, data_dimension=784, seed=1234,
-                    lr=1e-3, resume_training=False)
+    expected = dict(
+        num_epoches=200,
+        batch_size=100,
+        hidden_units=500,
+        latent_dimension=2,
+        data_dimension=784,
+        seed=1234,
+        lr=1e-3,
+        resume_training=False,
+    )
     for parse_args in (hw5_vae.parse_args, hw5_lab.vae.parse_args):
         args = vars(parse_args([]))
         assert {name: args[name] for name in expected} == expected
@@ -221,16 +270,33 @@ def test_defaults_are_the_homeworks():
         args = vars(parse_args([]))
         assert {name: args[name] for name in expected} == expected
     assert args["data_dir"] == ROOT / "data" and args["output_dir"] == ROOT / "outputs" / "gan"
-    assert hw5_vae.parse_args(["--num_epoches", "3"]).num_epoches == hw5_vae.parse_args(["--epochs", "3"]).num_epoches == 3
+    assert (
+        hw5_vae.parse_args(["--num_epoches", "3"]).num_epoches == hw5_vae.parse_args(["--epochs", "3"]).num_epoches == 3
+    )
 
 
-@pytest.mark.parametrize("parse_args, line, expected", [
-    (hw5_lab.vae.parse_args, "--edition uva --latent_dimension 2", dict(latent_dimension=2, num_epoches=40, batch_size=128)),
-    (hw5_lab.vae.parse_args, "--epochs 3 --edition=hw8", dict(num_epoches=3, hidden_units=400, train_size=60_000)),
-    (hw5_lab.vae.parse_args, "--edition ese546", dict(num_epoches=50, batch_size=32, latent_dimension=8, data_dimension=196)),
-    (hw5_lab.gan.parse_args, "--edition uva --epochs 7", dict(n_epochs=7, zdim=100, batch_size=64, lr=2e-4)),
-    (hw5_lab.diffusion.parse_args, "--edition s24 --lr 0.1", dict(n_epochs=110, batch_size=400, word="CS446", lr=0.1)),
-])
+@pytest.mark.parametrize(
+    "parse_args, line, expected",
+    [
+        (
+            hw5_lab.vae.parse_args,
+            "--edition uva --latent_dimension 2",
+            dict(latent_dimension=2, num_epoches=40, batch_size=128),
+        ),
+        (hw5_lab.vae.parse_args, "--epochs 3 --edition=hw8", dict(num_epoches=3, hidden_units=400, train_size=60_000)),
+        (
+            hw5_lab.vae.parse_args,
+            "--edition ese546",
+            dict(num_epoches=50, batch_size=32, latent_dimension=8, data_dimension=196),
+        ),
+        (hw5_lab.gan.parse_args, "--edition uva --epochs 7", dict(n_epochs=7, zdim=100, batch_size=64, lr=2e-4)),
+        (
+            hw5_lab.diffusion.parse_args,
+            "--edition s24 --lr 0.1",
+            dict(n_epochs=110, batch_size=400, word="CS446", lr=0.1),
+        ),
+    ],
+)
 def test_flags_override_the_edition(parse_args, line, expected):
     args = vars(parse_args(line.split()))
     assert {name: args[name] for name in expected} == expected
@@ -249,17 +315,20 @@ def test_help_shows_every_default(name, capsys):
 
 
 @each
-@pytest.mark.parametrize("arguments, words", [
-    (["--epochs", "0"], "--epochs: 0 is outside 1..100000"),
-    (["--batch_size", "-5"], "--batch_size: -5 is outside 1..60000"),
-    (["--lr", "nan"], "--lr: nan is outside 1e-7..1"),
-    (["--seed", "-1"], "--seed: -1 is outside 0..4294967295"),
-    (["--epochs", "two"], "--epochs"),
-    (["--device", "abacus"], "--device"),
-    (["--edition", "mine"], "--edition"),
-    (["--edition"], "--edition: expected one argument"),
-    (["--epohcs", "3"], "--epohcs"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--epochs", "0"], "--epochs: 0 is outside 1..100000"),
+        (["--batch_size", "-5"], "--batch_size: -5 is outside 1..60000"),
+        (["--lr", "nan"], "--lr: nan is outside 1e-7..1"),
+        (["--seed", "-1"], "--seed: -1 is outside 0..4294967295"),
+        (["--epochs", "two"], "--epochs"),
+        (["--device", "abacus"], "--device"),
+        (["--edition", "mine"], "--edition"),
+        (["--edition"], "--edition: expected one argument"),
+        (["--epohcs", "3"], "--epohcs"),
+    ],
+)
 def test_arguments_out_of_range(name, arguments, words, capsys):
     with pytest.raises(SystemExit) as stopped:
         MODULES[name].main(arguments)
@@ -275,14 +344,17 @@ def test_limit_out_of_range(name, capsys):
     assert stopped.value.code == 2 and "--limit: 0 is outside 1..60000" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--limit", "5"], "unrecognized arguments: --limit"),
-    (["--data_dir", "data"], "unrecognized arguments: --data_dir"),
-    (["--langevin_eps", "0.001"], "--langevin_eps: 0.001 is outside 1e-9..1e-4"),
-    (["--samples", "0"], "--samples: 0 is outside 1..100000"),
-    (["--ema_decay", "1"], "--ema_decay: 1.0 is outside 0..0.99999"),
-    (["--samples", "100000", "--langevin_steps", "1000"], "more than 4 GB"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--limit", "5"], "unrecognized arguments: --limit"),
+        (["--data_dir", "data"], "unrecognized arguments: --data_dir"),
+        (["--langevin_eps", "0.001"], "--langevin_eps: 0.001 is outside 1e-9..1e-4"),
+        (["--samples", "0"], "--samples: 0 is outside 1..100000"),
+        (["--ema_decay", "1"], "--ema_decay: 1.0 is outside 0..0.99999"),
+        (["--samples", "100000", "--langevin_steps", "1000"], "more than 4 GB"),
+    ],
+)
 def test_arguments_of_the_diffusion_script(arguments, words, capsys):
     with pytest.raises(SystemExit) as stopped:
         hw5_diffusion.main(arguments)
@@ -332,15 +404,19 @@ def grader(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name, line, figures", [
-    ("hw5_vae", "--epochs 2 --hidden_units 20", {"data_space", "latent_space", "inter_class_interpolation"}),
-    ("hw5_gan", "--epochs 2 --batch_size 100", {"goal", "samples_epoch_2"}),
-    ("hw5_diffusion", "--epochs 2 --langevin_steps 2", {"data", "score_field", "samples", "trajectories"}),
-])
+@pytest.mark.parametrize(
+    "name, line, figures",
+    [
+        ("hw5_vae", "--epochs 2 --hidden_units 20", {"data_space", "latent_space", "inter_class_interpolation"}),
+        ("hw5_gan", "--epochs 2 --batch_size 100", {"goal", "samples_epoch_2"}),
+        ("hw5_diffusion", "--epochs 2 --langevin_steps 2", {"data", "score_field", "samples", "trajectories"}),
+    ],
+)
 def test_a_script_alone_trains_and_draws(name, line, figures, grader):
     """A line per epoch, and the homework's figures; nothing of the laboratory."""
-    done = subprocess.run([sys.executable, f"{name}.py", *line.split()], cwd=grader, text=True, capture_output=True,
-                          timeout=300)
+    done = subprocess.run(
+        [sys.executable, f"{name}.py", *line.split()], cwd=grader, text=True, capture_output=True, timeout=300
+    )
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert [text.split(":")[0] for text in done.stdout.splitlines()] == ["epoch 1", "epoch 2"]
     assert {path.stem for path in (grader / "outputs" / name.removeprefix("hw5_")).iterdir()} == figures
@@ -371,8 +447,14 @@ for script, line in ((hw5_vae, "--resume"), (hw5_gan, "--batch_size 60000")):
     assert script.main(line.split()) == 2, line
 assert not any(name.startswith("hw5_lab") for name in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", grade], cwd=grader, text=True, capture_output=True, timeout=300,
-                          env={**os.environ, "PYTHONPATH": str(grader)})
+    done = subprocess.run(
+        [sys.executable, "-c", grade],
+        cwd=grader,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(grader)},
+    )
     assert done.returncode == 0, done.stderr
     refusals = done.stderr.splitlines()
     assert len(refusals) == 2 and all(line.startswith("hw5_") for line in refusals), done.stderr
@@ -381,7 +463,9 @@ assert not any(name.startswith("hw5_lab") for name in sys.modules)
 def test_the_laboratory_beside_the_courses_utils_says_what_it_needs(grader):
     shutil.copytree(ROOT / "hw5_lab", grader / "hw5_lab")
     done = subprocess.run([sys.executable, "hw5_vae.py", "--epochs", "1"], cwd=grader, text=True, capture_output=True)
-    assert done.returncode == 2 and done.stderr.startswith("hw5_lab: needs") and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("hw5_lab: needs") and done.stderr.count("\n") == 1, (
+        done.stderr
+    )
 
 
 # ---- the benchmark
@@ -391,8 +475,18 @@ def test_the_benchmark_works_on_the_sample_and_says_so(tmp_path):
     """Also where there is neither MNIST nor a network: proxies that do not exist stand for that."""
     (tmp_path / "empty").mkdir()
     offline = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https")}
-    done = run_script("tests/benchmark.py", "--rounds", 0, "--vae_epochs", 1, "--gan_epochs", 1,
-                      "--data_dir", tmp_path / "empty", env={**os.environ, **offline})
+    done = run_script(
+        "tests/benchmark.py",
+        "--rounds",
+        0,
+        "--vae_epochs",
+        1,
+        "--gan_epochs",
+        1,
+        "--data_dir",
+        tmp_path / "empty",
+        env={**os.environ, **offline},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("4,000 training images of sample/") and "using the 5,000 digits" in done.stderr
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and "loop" not in line]
@@ -415,13 +509,20 @@ def imports(path, everywhere):
 @each
 def test_importing_a_script_does_nothing(name, tmp_path):
     """No parsing, seeding, file access, slow imports, nor an import of the laboratory that lies beside it."""
-    program = (f"import random, sys, torch; state = torch.get_rng_state(); sys.argv = ['x', '--nonsense']\n"
-               f"import hw5_utils, {name}\n"
-               f"assert torch.equal(state, torch.get_rng_state()), 'the import draws random numbers'\n"
-               f"slow = {{'matplotlib', 'torchvision', 'PIL', 'hw5_lab'}} & set(sys.modules)\n"
-               f"assert not slow, f'imports {{slow}}'")
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, text=True, capture_output=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    program = (
+        f"import random, sys, torch; state = torch.get_rng_state(); sys.argv = ['x', '--nonsense']\n"
+        f"import hw5_utils, {name}\n"
+        f"assert torch.equal(state, torch.get_rng_state()), 'the import draws random numbers'\n"
+        f"slow = {{'matplotlib', 'torchvision', 'PIL', 'hw5_lab'}} & set(sys.modules)\n"
+        f"assert not slow, f'imports {{slow}}'"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -431,16 +532,22 @@ def test_scripts_stand_on_utils_alone(name):
     path = ROOT / f"{name}.py"
     assert not imports(path, everywhere=True) & {"matplotlib.pyplot", *MODULES}
     assert not any(module.startswith("hw5_lab") for module in imports(path, everywhere=False))
-    used = {node.attr for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "utils"}
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "utils"
+    }
     assert used <= COURSE_NAMES, f"{used - COURSE_NAMES} is not among the eight names of the course's utils"
 
 
 @each
 def test_graded_functions_begin_with_their_question(name):
     """Every question of the coding parts is found by one search."""
-    questions = {"hw5_vae": ["2(a)", "2(b)i", "2(b)ii", "2(b)iii", "2(b)iv", "2(c)", "2(d)", "2(e)i", "2(e)ii", "2(e)iii"],
-                 "hw5_gan": ["4(a)", "4(b)", "4(c)", "4(d)", "4(e)", "4(f)"], "hw5_diffusion": ["4(b)", "4(c)"]}[name]
+    questions = {
+        "hw5_vae": ["2(a)", "2(b)i", "2(b)ii", "2(b)iii", "2(b)iv", "2(c)", "2(d)", "2(e)i", "2(e)ii", "2(e)iii"],
+        "hw5_gan": ["4(a)", "4(b)", "4(c)", "4(d)", "4(e)", "4(f)"],
+        "hw5_diffusion": ["4(b)", "4(c)"],
+    }[name]
     tree = ast.parse((ROOT / f"{name}.py").read_text())
     nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     starts = {(ast.get_docstring(node) or "").split(".")[0] for node in nodes}
@@ -463,8 +570,13 @@ def test_readme_lists_every_flag(name, capsys):
     readme = (ROOT / "README.md").read_text()
     with pytest.raises(SystemExit):
         MODULES[name].main(["--help"])
-    flags = {word.strip(",") for line in capsys.readouterr().out.splitlines() if line.startswith("  -")
-             for word in line.split("  ")[1].split() if word.startswith("--")}
+    flags = {
+        word.strip(",")
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("  -")
+        for word in line.split("  ")[1].split()
+        if word.startswith("--")
+    }
     assert {flag for flag in flags if f"`{flag}" not in readme} <= {"--help"}
 
 

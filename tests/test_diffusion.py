@@ -72,7 +72,7 @@ def test_a_space_begins_a_new_line_and_lines_are_centred(text):
 
 
 def test_points_fill_the_strokes_of_their_letter_only():
-    """"O" has a hole, "II" two strokes of equal ink side by side; a letter's points lie beside the next one's."""
+    """ "O" has a hole, "II" two strokes of equal ink side by side; a letter's points lie beside the next one's."""
     ring, _ = word("O")
     assert ring.norm(dim=1).min() > 0.2, "the hole must stay empty"
     bars, letters = word("II")
@@ -94,14 +94,17 @@ def test_data_depend_on_the_seed_alone():
     assert torch.equal(one, again) and not torch.equal(one, other) and one.shape == (2000, 2)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("", "--word: empty"),
-    ("  ", "--word: empty"),
-    ("CS\u65e5\u672c", "DejaVu Sans has no '\u65e5', '\u672c'"),
-    ("a\nb", "DejaVu Sans has no '\\n'"),
-    ("a\u200b", "DejaVu Sans has no '\\u200b'"),
-    ("CS446" * 4, "too long"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "--word: empty"),
+        ("  ", "--word: empty"),
+        ("CS\u65e5\u672c", "DejaVu Sans has no '\u65e5', '\u672c'"),
+        ("a\nb", "DejaVu Sans has no '\\n'"),
+        ("a\u200b", "DejaVu Sans has no '\\u200b'"),
+        ("CS446" * 4, "too long"),
+    ],
+)
 def test_words_that_cannot_be_drawn_are_refused(text, words):
     with pytest.raises(ValueError) as caught:
         model(word=text).train_data
@@ -182,8 +185,11 @@ def test_steps_are_those_of_the_homework():
     """Against the steps written out; no step overwrites another."""
     points, sigmas = word("I", 200)[0], [0.3, 0.05, 0.01]
     network, start = Optimal(points), torch.randn(5, 2)
-    ways = [*hw5_diffusion.langevin_dynamics(network, start, torch.tensor(sigmas), 4, 2e-5,
-                                             torch.Generator().manual_seed(1))]
+    ways = [
+        *hw5_diffusion.langevin_dynamics(
+            network, start, torch.tensor(sigmas), 4, 2e-5, torch.Generator().manual_seed(1)
+        )
+    ]
     generator, x, expected = torch.Generator().manual_seed(1), start, []
     for sigma in sigmas:
         alpha = 2e-5 * sigma**2 / sigmas[-1] ** 2
@@ -240,8 +246,15 @@ def test_parameter_count():
 
 def test_network_is_the_plain_one():
     torch.manual_seed(1)
-    layers = [nn.Linear(26, 200), nn.ReLU(), nn.Linear(200, 400), nn.ReLU(), nn.Linear(400, 200), nn.ReLU(),
-              nn.Linear(200, 2)]
+    layers = [
+        nn.Linear(26, 200),
+        nn.ReLU(),
+        nn.Linear(200, 400),
+        nn.ReLU(),
+        nn.Linear(400, 200),
+        nn.ReLU(),
+        nn.Linear(200, 2),
+    ]
     plain = nn.Sequential(*layers)
     torch.manual_seed(1)
     net, x = DiffusionModel(), torch.rand(5, 2)
@@ -302,8 +315,9 @@ def test_no_network_has_less_loss_than_the_optimal_score():
     """Untrained, trained for a while, and with its scores a little wrong: the same noise for all."""
     one = model(n_epochs=1)
     points, sigmas = one.train_data, one.noise_levels
-    loss = lambda network: hw5_diffusion.compute_denoising_loss(network, points, sigmas,
-                                                                torch.Generator().manual_seed(3)).item()
+    loss = lambda network: hw5_diffusion.compute_denoising_loss(
+        network, points, sigmas, torch.Generator().manual_seed(3)
+    ).item()
     perfect, before = Optimal(points), loss(one.network)
     best = loss(perfect)
     one.train_epoch(0)
@@ -332,8 +346,12 @@ def test_non_finite_loss_stops():
 def test_figures_return_what_they_drew(tmp_path):
     one = model(tmp_path, samples=50, langevin_steps=2)
     one.visualize()
-    assert {path.name for path in tmp_path.iterdir()} == {"data.png", "score_field.png", "samples.png",
-                                                          "trajectories.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "data.png",
+        "score_field.png",
+        "samples.png",
+        "trajectories.png",
+    }
     assert torch.equal(one.plot_points(), one.train_data)
 
 

@@ -15,19 +15,27 @@ VAES = vae.editions()
 editions = pytest.mark.parametrize("kind", VAES.values(), ids=VAES)
 
 
-@pytest.mark.parametrize("name, latent, hidden, data", [
-    ("cs446", 2, 500, 784), ("uva", 20, 500, 784), ("ese546", 8, 128, 196), ("hw8", 20, 400, 784)])
+@pytest.mark.parametrize(
+    "name, latent, hidden, data",
+    [("cs446", 2, 500, 784), ("uva", 20, 500, 784), ("ese546", 8, 128, 196), ("hw8", 20, 400, 784)],
+)
 def test_parameter_shapes(name, latent, hidden, data):
     model = VAES[name](argparse.Namespace())
-    weights = {"encoder.fc1": (hidden, data), "encoder.fc2_mu": (latent, hidden),
-               "encoder.fc2_sigma": (latent, hidden), "decoder.fc1": (hidden, latent), "decoder.fc2": (data, hidden)}
+    weights = {
+        "encoder.fc1": (hidden, data),
+        "encoder.fc2_mu": (latent, hidden),
+        "encoder.fc2_sigma": (latent, hidden),
+        "decoder.fc1": (hidden, latent),
+        "decoder.fc2": (data, hidden),
+    }
     expected = {f"{layer}.weight": shape for layer, shape in weights.items()}
     expected |= {f"{layer}.bias": shape[:1] for layer, shape in weights.items()}
     assert {parameter: tuple(value.shape) for parameter, value in model.named_parameters()} == expected
 
 
-@pytest.mark.parametrize("name, activation", [("cs446", torch.tanh), ("uva", torch.relu), ("ese546", torch.tanh),
-                                              ("hw8", torch.relu)])
+@pytest.mark.parametrize(
+    "name, activation", [("cs446", torch.tanh), ("uva", torch.relu), ("ese546", torch.tanh), ("hw8", torch.relu)]
+)
 def test_activations(name, activation):
     model = small_vae(VAES[name])
     z, x = torch.randn(5, model.args.latent_dimension), torch.rand(5, model.args.data_dimension)
@@ -73,8 +81,7 @@ def test_images_of_every_edition(capsys):
     assert capsys.readouterr().err.count("\n") == 1, "fewer images per digit than asked: one line"
 
 
-@pytest.mark.parametrize("name, epochs", [("uva", {0, 2, 4}), ("hw8", {1, 2, 3, 4}), ("ese546", {4}),
-                                          ("cs446", set())])
+@pytest.mark.parametrize("name, epochs", [("uva", {0, 2, 4}), ("hw8", {1, 2, 3, 4}), ("ese546", {4}), ("cs446", set())])
 def test_samples_at_the_epochs_that_the_edition_asks_for(name, epochs, tmp_path):
     model = small_vae(VAES[name], limit=40, num_epoches=4)
     model.folder = tmp_path
@@ -108,9 +115,15 @@ def test_flags_override_the_edition():
     assert (args.n_epochs, args.word, args.batch_size, args.lr) == (110, "AB", 400, 4e-3)
 
 
-@pytest.mark.parametrize("name, settings", [
-    ("cs446", (200, 100, 10_000)), ("uva", (40, 128, 50_000)), ("ese546", (50, 32, 10_000)),
-    ("hw8", (30, 128, 60_000))])
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("cs446", (200, 100, 10_000)),
+        ("uva", (40, 128, 50_000)),
+        ("ese546", (50, 32, 10_000)),
+        ("hw8", (30, 128, 60_000)),
+    ],
+)
 def test_default_settings(name, settings):
     args = VAES[name](argparse.Namespace()).args
     assert (args.num_epoches, args.batch_size, args.train_size, args.lr) == (*settings, 1e-3)

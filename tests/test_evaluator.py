@@ -78,7 +78,8 @@ def test_precision_and_recall_are_not_swapped():
     assert metrics["precision"] > 0.95, "generated images inside the manifold of the real ones"
     assert 0.4 < metrics["recall"] < 0.55, "real images inside the manifold of the generated ones"
     assert metrics["frechet_distance"] == pytest.approx(
-        evaluator.frechet_distance(real[:100] + 0.01, real).item()) and metrics["inception_score"] == pytest.approx(1)
+        evaluator.frechet_distance(real[:100] + 0.01, real).item()
+    ) and metrics["inception_score"] == pytest.approx(1)
 
 
 # ---- the classifier
@@ -130,8 +131,10 @@ def test_classifier_is_kept_for_the_same_images_only(judge, data):
         Evaluator(images, digits, judge.path).prepare(epochs=1, batch_size=1000)
 
 
-@pytest.mark.parametrize("damage", [lambda content: b"", lambda content: content[:-100],
-                                    lambda content: content[:9000] + b"\1" + content[9001:]])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: b"", lambda content: content[:-100], lambda content: content[:9000] + b"\1" + content[9001:]],
+)
 def test_a_damaged_classifier_is_trained_again(damage, judge, data, tmp_path):
     broken = tmp_path / "classifier.pt"
     whole = Evaluator(*data[:2], broken)

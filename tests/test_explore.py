@@ -73,11 +73,13 @@ def make_diffusion(edition="cs446"):
 
 
 MODELS = {
-    "vae": (explore.describe_vae, make_vae), "vae20": (explore.describe_vae, lambda: make_vae("uva", 20, 1)),
+    "vae": (explore.describe_vae, make_vae),
+    "vae20": (explore.describe_vae, lambda: make_vae("uva", 20, 1)),
     "halved": (explore.describe_vae, lambda: make_vae("ese546")),
     "gray": (explore.describe_vae, lambda: make_vae("hw8", 2, 1)),
     "deviation": (explore.describe_vae, lambda: make_vae("uva", 2, 1)),
-    "gan": (explore.describe_gan, make_gan), "dense": (explore.describe_gan, lambda: make_gan("uva")),
+    "gan": (explore.describe_gan, make_gan),
+    "dense": (explore.describe_gan, lambda: make_gan("uva")),
     "diffusion": (explore.describe_diffusion, make_diffusion),
     "s24": (explore.describe_diffusion, lambda: make_diffusion("s24")),
 }
@@ -103,12 +105,28 @@ def a_figure():
 
 
 def a_run(title="A run", command="python hw5.py", **more):
-    history = [{"epoch": epoch, "train_elbo": -200 + 10 * epoch, "test_elbo": -201 + 10 * epoch, "loss_d": 0.7,
-                "loss_g": 0.7 + epoch / 10, "loss": 1 / epoch, "score_error": 0.1, "seconds": 1.5}
-               for epoch in range(1, 6)]
-    return {"title": title, "command": command, "seed": 1234, "history": history,
-            "metrics": {"test_elbo": -150.25, "device": "cpu", "bad": math.nan},
-            "figures": [("samples.png", a_figure())], **more}
+    history = [
+        {
+            "epoch": epoch,
+            "train_elbo": -200 + 10 * epoch,
+            "test_elbo": -201 + 10 * epoch,
+            "loss_d": 0.7,
+            "loss_g": 0.7 + epoch / 10,
+            "loss": 1 / epoch,
+            "score_error": 0.1,
+            "seconds": 1.5,
+        }
+        for epoch in range(1, 6)
+    ]
+    return {
+        "title": title,
+        "command": command,
+        "seed": 1234,
+        "history": history,
+        "metrics": {"test_elbo": -150.25, "device": "cpu", "bad": math.nan},
+        "figures": [("samples.png", a_figure())],
+        **more,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +160,17 @@ def test_the_same_run_writes_the_same_bytes():
 
 
 def test_a_page_tells_neither_folders_nor_times():
-    command = ["python", "hw5_vae.py", "--data_dir=/home/Grete/mnist", "--output_dir", "C:\\Users\\Grete\\my out",
-               "--epochs", "3", "--e_path", "../e.pt"]
+    command = [
+        "python",
+        "hw5_vae.py",
+        "--data_dir=/home/Grete/mnist",
+        "--output_dir",
+        "C:\\Users\\Grete\\my out",
+        "--epochs",
+        "3",
+        "--e_path",
+        "../e.pt",
+    ]
     text = explore.page("vae", describe("vae"), a_run(command=shlex.join(command)))
     assert "python hw5_vae.py --data_dir=mnist --output_dir &#x27;my out&#x27; --epochs 3 --e_path ../e.pt" in text
     assert "/home/" not in text and "Grete" not in text
@@ -554,8 +581,9 @@ def test_a_finger_moves_through_the_latent_plane(open_page):
         before, client = page.evaluate(IMAGE), page.context.new_cdp_session(page)
         x, y = corner(page, "#plane", 0.5, 0.5)
         scrolled = page.evaluate("scrollY")
-        touch = lambda kind, *points: client.send("Input.dispatchTouchEvent", {
-            "type": kind, "touchPoints": [{"x": a, "y": b} for a, b in points]})
+        touch = lambda kind, *points: client.send(
+            "Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": a, "y": b} for a, b in points]}
+        )
         touch("touchStart", (x, y))
         touch("touchMove", (x + 40, y - 30))
         touch("touchMove", (x + 80, y - 60))
@@ -629,8 +657,10 @@ def test_the_heat_maps_show_the_posterior_where_it_is(open_page):
         page.wait_for_timeout(300)
         reach, caption = describe("vae")["model"]["reach"], page.locator(".pair figcaption").first.inner_text()
         assert caption == f"The whole plane: z1 −{reach:.1f} to {reach:.1f}, z2 −{reach:.1f} to {reach:.1f}"
-        assert re.fullmatch(r"Enlarged: z1 −?[\d.]+ to −?[\d.]+, z2 −?[\d.]+ to −?[\d.]+",
-                            page.locator(".pair figcaption").last.inner_text())
+        assert re.fullmatch(
+            r"Enlarged: z1 −?[\d.]+ to −?[\d.]+, z2 −?[\d.]+ to −?[\d.]+",
+            page.locator(".pair figcaption").last.inner_text(),
+        )
         found = page.evaluate("""() => {
             const { largest, logJoint } = hw5.fed.exact, node = document.querySelector('.pair canvas');
             const { width } = node;
@@ -890,7 +920,8 @@ def test_every_control_has_a_name_and_a_place(open_page, name, width):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page is wider than the window"
         lacking = lambda selector, code: page.evaluate(
-            f"[...document.querySelectorAll('{selector}')].filter((node) => !({code})).map((node) => node.outerHTML)")
+            f"[...document.querySelectorAll('{selector}')].filter((node) => !({code})).map((node) => node.outerHTML)"
+        )
         name_of = "node.getAttribute('aria-label') || node.textContent.trim() || node.labels?.[0]?.textContent"
         assert lacking("button, input, select, canvas:not([aria-hidden])", name_of) == [], "without a name"
         assert lacking("canvas.interactive", "node.tabIndex === 0") == [], "not reachable by keyboard"
@@ -949,12 +980,15 @@ def test_the_policy_lets_nothing_in_or_out(open_page):
 def test_the_page_answers_at_once(open_page):
     """Loose bounds in ms, for a machine under load. At rest a stroke takes less than 20 ms."""
     points = "(new Float64Array(1000), 0.1)"  # 500 of them
-    for name, code, most in (("vae", "hw5.feed(hw5.fed.x, 'again')", 250), ("vae", "hw5.vae.decode([0, 0])", 20),
-                             ("gan", "hw5.gan.generate(new Float64Array(64))", 60),
-                             ("dense", "hw5.gan.generate(new Float64Array(100))", 60),
-                             ("diffusion", f"hw5.diffusion.network{points}", 900),
-                             ("s24", f"hw5.diffusion.network{points}", 900),
-                             ("diffusion", f"hw5.diffusion.best{points}", 900)):
+    for name, code, most in (
+        ("vae", "hw5.feed(hw5.fed.x, 'again')", 250),
+        ("vae", "hw5.vae.decode([0, 0])", 20),
+        ("gan", "hw5.gan.generate(new Float64Array(64))", 60),
+        ("dense", "hw5.gan.generate(new Float64Array(100))", 60),
+        ("diffusion", f"hw5.diffusion.network{points}", 900),
+        ("s24", f"hw5.diffusion.network{points}", 900),
+        ("diffusion", f"hw5.diffusion.best{points}", 900),
+    ):
         with open_page(name) as page:
             timed = f"(() => {{ const start = performance.now(); {code}; return performance.now() - start; }})()"
             took = sorted(page.evaluate(timed) for _ in range(9))

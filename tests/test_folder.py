@@ -52,8 +52,19 @@ def test_the_run_of_another_script_is_renamed_too(tmp_path):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["script"] == "hw5_gan.py"
 
 
-@pytest.mark.parametrize("name", ["history.csv", "data_space.png", "unfinished/thesis.tex", "metrics.json",
-                                  "checkpoint.pt", "run.json", ".partial.old", "notes.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "history.csv",
+        "data_space.png",
+        "unfinished/thesis.tex",
+        "metrics.json",
+        "checkpoint.pt",
+        "run.json",
+        ".partial.old",
+        "notes.txt",
+    ],
+)
 @pytest.mark.parametrize("flags", [(), ("--resume",)])
 def test_a_foreign_folder_is_refused_and_stays_byte_for_byte(name, flags, tmp_path, capsys):
     folder = tmp_path / "out"
@@ -120,10 +131,13 @@ def test_output_folder_here(tmp_path, monkeypatch):
     assert (tmp_path / "work.1" / "checkpoint.pt").exists() and (tmp_path / "work" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("flags, words", [
-    (("--batch_size", 401), "batch_size 401"),
-    (("--data_dir", "nowhere"), "no such folder"),
-])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (("--batch_size", 401), "batch_size 401"),
+        (("--data_dir", "nowhere"), "no such folder"),
+    ],
+)
 def test_a_refused_command_leaves_and_moves_nothing(flags, words, tmp_path, tiny_mnist, capsys):
     gan = MODULES["hw5_gan"]
     assert gan.main(small("hw5_gan", tmp_path / "new" / "out", *flags)) == 2
@@ -178,16 +192,19 @@ def test_weights_are_written_again_and_read(weights, tmp_path):
     torch.testing.assert_close(moved, encoder["fc1.weight"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("path, words", [
-    ("", "is a folder"),
-    ("nowhere/e.pt", "there is no such folder"),
-    ("thesis.txt", "holds no such weights, so it is not overwritten"),
-    ("out/sub/e.pt", "there is no such folder"),
-    ("out/checkpoint.pt", "the run itself writes a file of this name"),
-    ("out/data_space.png", "the run itself writes a file of this name"),
-    ("out/run.json", "the run itself writes a file of this name"),
-    ("d.pt", "name the same file"),
-])
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("", "is a folder"),
+        ("nowhere/e.pt", "there is no such folder"),
+        ("thesis.txt", "holds no such weights, so it is not overwritten"),
+        ("out/sub/e.pt", "there is no such folder"),
+        ("out/checkpoint.pt", "the run itself writes a file of this name"),
+        ("out/data_space.png", "the run itself writes a file of this name"),
+        ("out/run.json", "the run itself writes a file of this name"),
+        ("d.pt", "name the same file"),
+    ],
+)
 def test_paths_for_weights_are_checked_before_the_training(path, words, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
     line = small("hw5_vae", tmp_path / "out", "--e_path", tmp_path / path, "--d_path", tmp_path / "d.pt")

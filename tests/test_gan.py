@@ -38,8 +38,18 @@ def test_parameter_counts(make, count):
 def test_children_are_the_rows_of_the_tables():
     kinds = lambda network: [type(child).__name__ for child in network.children()]
     assert kinds(DNet()) == ["Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "MaxPool2d", "Conv2d", "ReLU", "Linear"]
-    assert kinds(GNet(5)) == ["Linear", "LeakyReLU", "Upsample", "Conv2d", "LeakyReLU", "Upsample", "Conv2d",
-                              "LeakyReLU", "Conv2d", "Sigmoid"]
+    assert kinds(GNet(5)) == [
+        "Linear",
+        "LeakyReLU",
+        "Upsample",
+        "Conv2d",
+        "LeakyReLU",
+        "Upsample",
+        "Conv2d",
+        "LeakyReLU",
+        "Conv2d",
+        "Sigmoid",
+    ]
 
 
 @pytest.mark.parametrize("zdim", [64, 3])
@@ -93,8 +103,11 @@ def test_losses_by_hand():
 
 def test_losses_of_no_images_are_refused():
     none, one = torch.zeros(0, 1), torch.zeros(1, 1)
-    for loss in (lambda: hw5_gan.discriminator_loss(none, one), lambda: hw5_gan.discriminator_loss(one, none),
-                 lambda: hw5_gan.generator_loss(none)):
+    for loss in (
+        lambda: hw5_gan.discriminator_loss(none, one),
+        lambda: hw5_gan.discriminator_loss(one, none),
+        lambda: hw5_gan.generator_loss(none),
+    ):
         with pytest.raises(ValueError, match="an empty batch has no mean loss"):
             loss()
 
@@ -261,20 +274,26 @@ def test_sampling_moves_no_random_numbers_of_training(tmp_path):
 
 def test_samples_are_drawn_every_ten_epochs_and_at_the_end(tmp_path):
     small_gan(tmp_path, 32).train(n_epochs=12, batch_size=32)
-    assert {path.name for path in tmp_path.glob("*.png")} == {"goal.png", "samples_epoch_10.png",
-                                                              "samples_epoch_12.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "goal.png",
+        "samples_epoch_10.png",
+        "samples_epoch_12.png",
+    }
 
 
 # ---- refusals
 
 
-@pytest.mark.parametrize("x, words", [
-    (torch.full((2, 1, 28, 28), 255.0), "values in [0,1]"),
-    (torch.full((2, 1, 28, 28), -1.0), "values in [0,1]"),
-    (torch.full((2, 1, 28, 28), math.nan), "values in [0,1]"),
-    (torch.zeros(2, 784), "batch_data [2, 784]: expected images [B,1,28,28]"),
-    (torch.zeros(2, 28, 28), "batch_data [2, 28, 28]: expected images [B,1,28,28]"),
-])
+@pytest.mark.parametrize(
+    "x, words",
+    [
+        (torch.full((2, 1, 28, 28), 255.0), "values in [0,1]"),
+        (torch.full((2, 1, 28, 28), -1.0), "values in [0,1]"),
+        (torch.full((2, 1, 28, 28), math.nan), "values in [0,1]"),
+        (torch.zeros(2, 784), "batch_data [2, 784]: expected images [B,1,28,28]"),
+        (torch.zeros(2, 28, 28), "batch_data [2, 28, 28]: expected images [B,1,28,28]"),
+    ],
+)
 def test_other_things_than_images_are_refused(x, words):
     with pytest.raises(ValueError) as caught:
         GAN()._get_loss_d(2, x, torch.zeros(2, 64))

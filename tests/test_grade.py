@@ -47,8 +47,10 @@ def edited(file, edits):
 
 def lost(results):
     """{question: {part that lost points: why}}"""
-    found = {result.question: {part.name: part.wrong for part in result.parts if part.points < part.out_of}
-             for result in results}
+    found = {
+        result.question: {part.name: part.wrong for part in result.parts if part.points < part.out_of}
+        for result in results
+    }
     return {question: parts for question, parts in found.items() if parts}
 
 
@@ -84,31 +86,68 @@ def test_our_scripts_need_no_remark(boxes):
     assert [result.remarks for result in results if result.remarks] == []
 
 
-TWO_LAYERS = ("nn.Linear(latent_dimension, hidden_units)\n        self.fc2 = nn.Linear(hidden_units, data_dimension)",
-              "nn.Linear(2, 500)\n        self.fc2 = nn.Linear(500, 784)")
+TWO_LAYERS = (
+    "nn.Linear(latent_dimension, hidden_units)\n        self.fc2 = nn.Linear(hidden_units, data_dimension)",
+    "nn.Linear(2, 500)\n        self.fc2 = nn.Linear(500, 784)",
+)
 STYLES = {  # right, each in its own way: the file, the edits, the questions that these touch, words of the remark
     "methods": (
-        "hw5_vae", ("def elbo(", "def formula(", "-elbo(", "-formula(",
-                    "class VAE(nn.Module):\n", "class VAE(nn.Module):\n"
-                    "    def elbo_loss(self, z, mu, sigma_square, x, p):\n"
-                    "        return formula(z, mu, sigma_square, x, p)\n\n"), ("2(c)",), ""),
+        "hw5_vae",
+        (
+            "def elbo(",
+            "def formula(",
+            "-elbo(",
+            "-formula(",
+            "class VAE(nn.Module):\n",
+            "class VAE(nn.Module):\n"
+            "    def elbo_loss(self, z, mu, sigma_square, x, p):\n"
+            "        return formula(z, mu, sigma_square, x, p)\n\n",
+        ),
+        ("2(c)",),
+        "",
+    ),
     "without self": (
-        "hw5_vae", ("def sample_Bernoulli(p):\n    u = torch.rand_like(p)\n    return (u < p).float()\n", "",
-                    "class VAE(nn.Module):\n", "class VAE(nn.Module):\n    def sample_Bernoulli(p):\n"
-                    "        return torch.bernoulli(p)\n\n"), ("2(b)iv",), ""),
+        "hw5_vae",
+        (
+            "def sample_Bernoulli(p):\n    u = torch.rand_like(p)\n    return (u < p).float()\n",
+            "",
+            "class VAE(nn.Module):\n",
+            "class VAE(nn.Module):\n    def sample_Bernoulli(p):\n        return torch.bernoulli(p)\n\n",
+        ),
+        ("2(b)iv",),
+        "",
+    ),
     "sizes written into the code": ("hw5_vae", TWO_LAYERS, ("2(a)",), "sizes are written into the code"),
     "other random numbers": (
-        "hw5_vae", ("torch.randn_like(mu)", "torch.randn(mu.T.shape).T"), ("2(b)iii",), "other numbers than one"),
+        "hw5_vae",
+        ("torch.randn_like(mu)", "torch.randn(mu.T.shape).T"),
+        ("2(b)iii",),
+        "other numbers than one",
+    ),
     "epsilon": (
-        "hw5_vae", ("torch.log(p)", "torch.log(p + 1e-8)", "torch.log(1 - p)", "torch.log(1 - p + 1e-8)"), ("2(b)ii",),
-        "-inf are exact"),
+        "hw5_vae",
+        ("torch.log(p)", "torch.log(p + 1e-8)", "torch.log(1 - p)", "torch.log(1 - p + 1e-8)"),
+        ("2(b)ii",),
+        "-inf are exact",
+    ),
     "a wrong density below": (
-        "hw5_vae", ("return terms.sum(dim=-1)", "return terms.mean(dim=-1)"), ("2(c)",), "the formula is right"),
+        "hw5_vae",
+        ("return terms.sum(dim=-1)", "return terms.mean(dim=-1)"),
+        ("2(c)",),
+        "the formula is right",
+    ),
     "main at import": (
-        "hw5_vae", ('if __name__ == "__main__":\n    main()', "main()"), ("2(b)i",), "calls main() at import"),
+        "hw5_vae",
+        ('if __name__ == "__main__":\n    main()', "main()"),
+        ("2(b)i",),
+        "calls main() at import",
+    ),
     "sigmoid and BCELoss": (
-        "hw5_gan", ("self.fc(x.flatten(1))", "torch.sigmoid(self.fc(x.flatten(1)))", "BCEWithLogitsLoss", "BCELoss"),
-        ("4(d)", "4(e)"), "right for a D that ends with a sigmoid"),
+        "hw5_gan",
+        ("self.fc(x.flatten(1))", "torch.sigmoid(self.fc(x.flatten(1)))", "BCEWithLogitsLoss", "BCELoss"),
+        ("4(d)", "4(e)"),
+        "right for a D that ends with a sigmoid",
+    ),
     "layers in another order": ("hw5_gan", mistakes.D_ORDER, ("4(c)",), ""),
 }
 
@@ -150,8 +189,9 @@ def test_mistakes(file, edits, cost, words, boxes, tmp_path):
     """Only the question's own points are lost, for the right reason."""
     results, _ = grade.grade(write(tmp_path, **{file: edited(file, edits)}), boxes, tuple(cost))
     found = lost(results)
-    assert {question: set(parts) for question, parts in found.items()} == {question: parts_of(question, parts)
-                                                                           for question, parts in cost.items()}, found
+    assert {question: set(parts) for question, parts in found.items()} == {
+        question: parts_of(question, parts) for question, parts in cost.items()
+    }, found
     for question in cost:
         assert any(words in why for why in found[question].values()), found
 
@@ -179,7 +219,9 @@ HOSTILE = {  # what stands before logpdf_bernoulli's right answer, and words of 
     "aborts": ("    __import__('os').abort()\n", "aborts"),
     "segmentation fault": ("    __import__('ctypes').string_at(0)\n", "crashes (segmentation fault)"),
     "kills the process above": (
-        "    os = __import__('os'); os.kill(os.getppid(), 9); os._exit(0)\n", "ends the process that runs it"),
+        "    os = __import__('os'); os.kill(os.getppid(), 9); os._exit(0)\n",
+        "ends the process that runs it",
+    ),
     "takes all memory": ("    torch.ones(10**10)\n", "memory"),
     "takes all memory bit by bit": ("    a = []\n    while True: a.append(torch.empty(10**8))\n", "memory"),
     "returns too much": ("    return torch.ones(10**7)\n", "a tensor of shape [10000000] is returned"),
@@ -189,26 +231,41 @@ HOSTILE = {  # what stands before logpdf_bernoulli's right answer, and words of 
     "prints a grader's table": ("    print('total 63/63')\n    return x.sum(1)\n", "is right"),
     "deletes its folder": ("    __import__('shutil').rmtree('.', ignore_errors=True)\n", ""),
     "deletes the folder above": (
-        "    __import__('shutil').rmtree('../..', ignore_errors=True)\n", "ends without an answer"),
+        "    __import__('shutil').rmtree('../..', ignore_errors=True)\n",
+        "ends without an answer",
+    ),
     "replaces torch's functions": (
-        "    torch.allclose = torch.equal = lambda *_, **__: True\n    return x.sum(1)\n", "is right"),
+        "    torch.allclose = torch.equal = lambda *_, **__: True\n    return x.sum(1)\n",
+        "is right",
+    ),
     "wants the grader": ("    import hw5_lab.diagnoses\n", "No module named 'hw5_lab'"),
     "forges an answer": (
-        FORGE.format(f"torch.save({{'calls': [{{'value': torch.zeros(6)}}]}}, {ANSWER})"), "no readable answer"),
+        FORGE.format(f"torch.save({{'calls': [{{'value': torch.zeros(6)}}]}}, {ANSWER})"),
+        "no readable answer",
+    ),
     "forges nonsense": (FORGE.format(f"open({ANSWER}, 'wb').write(b'all points')"), "no readable answer"),
     "forges a pickle": (
-        FORGE.format(f"torch.save(__import__('argparse').Namespace(), {ANSWER})"), "no readable answer"),
+        FORGE.format(f"torch.save(__import__('argparse').Namespace(), {ANSWER})"),
+        "no readable answer",
+    ),
     "answers with a pipe": (FORGE.format(f"__import__('os').mkfifo({ANSWER})"), "no readable answer"),
     "answers with a device": (FORGE.format(f"__import__('os').symlink('/dev/zero', {ANSWER})"), "without an answer"),
 }
 
 
-QUICK = ("exits", "segmentation fault", "never ends", "prints a grader's table", "deletes its folder",
-         "forges an answer")
+QUICK = (
+    "exits",
+    "segmentation fault",
+    "never ends",
+    "prints a grader's table",
+    "deletes its folder",
+    "forges an answer",
+)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-                                  for name in HOSTILE])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in HOSTILE]
+)
 def test_hostile_functions(name, boxes, tmp_path, monkeypatch, capsys):
     code, words = HOSTILE[name]
     monkeypatch.setattr(grade, "SECONDS", 3)
@@ -223,16 +280,19 @@ def test_hostile_functions(name, boxes, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "hw5_vae.py").is_file()
 
 
-@pytest.mark.parametrize("code, words", [
-    ("while True: pass\n", "does not end within 3 s"),
-    ("import sys; sys.exit(0)\n", "SystemExit"),
-    ("import ctypes; ctypes.string_at(0)\n", "crashes"),
-    ("GAN(DNet)\n", "fails"),
-    ("vae = VAE(parse_args())\nvae.train()\n", "calls train() at import"),
-    ("import seaborn_that_nobody_has\n", "ModuleNotFoundError"),
-    ("'''Run main() and train().'''\nprint('x' * 10**7)\n", ""),
-    ("import os, shutil; shutil.rmtree(os.getcwd())\n", ""),
-])
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("while True: pass\n", "does not end within 3 s"),
+        ("import sys; sys.exit(0)\n", "SystemExit"),
+        ("import ctypes; ctypes.string_at(0)\n", "crashes"),
+        ("GAN(DNet)\n", "fails"),
+        ("vae = VAE(parse_args())\nvae.train()\n", "calls train() at import"),
+        ("import seaborn_that_nobody_has\n", "ModuleNotFoundError"),
+        ("'''Run main() and train().'''\nprint('x' * 10**7)\n", ""),
+        ("import os, shutil; shutil.rmtree(os.getcwd())\n", ""),
+    ],
+)
 def test_hostile_imports(code, words, boxes, tmp_path, monkeypatch):
     """What runs at import, after the definitions or before, does not keep the definitions from being graded."""
     monkeypatch.setattr(grade, "IMPORT_SECONDS", 3)
@@ -265,8 +325,10 @@ def test_nothing_is_left_running(boxes, tmp_path):
 
 def test_the_child_knows_no_secrets(boxes, tmp_path):
     """Neither the environment nor the path of this project reaches a student's code."""
-    look = ("    import os, sys\n    known = [each for each in sys.path if os.path.exists(f'{each}/hw5_lab')]\n"
-            "    raise ValueError(f\"{'SECRET_TOKEN' in os.environ} {known} {os.environ.get('PYTHONPATH')}\")\n")
+    look = (
+        "    import os, sys\n    known = [each for each in sys.path if os.path.exists(f'{each}/hw5_lab')]\n"
+        "    raise ValueError(f\"{'SECRET_TOKEN' in os.environ} {known} {os.environ.get('PYTHONPATH')}\")\n"
+    )
     submission = write(tmp_path, hw5_vae=edited("hw5_vae", (BERNOULLI, look)))
     results, _ = grade.grade(submission, boxes, ("2(b)ii",))
     assert "False [] None" in lost(results)["2(b)ii"]["value"]
@@ -280,8 +342,10 @@ def test_for_root_the_code_is_nobody(boxes, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("x")
     secret.chmod(0o600)
-    look = (f"    import os\n    paths = [({str(secret)!r}, os.R_OK), ('/', os.W_OK)]\n"
-            "    raise ValueError([os.getuid(), *(os.access(*each) for each in paths)])\n")
+    look = (
+        f"    import os\n    paths = [({str(secret)!r}, os.R_OK), ('/', os.W_OK)]\n"
+        "    raise ValueError([os.getuid(), *(os.access(*each) for each in paths)])\n"
+    )
     submission = write(tmp_path / "submission", hw5_vae=edited("hw5_vae", (BERNOULLI, look)))
     results, _ = grade.grade(submission, boxes, ("2(b)ii",))
     assert "[65534, False, False]" in lost(results)["2(b)ii"]["value"]

@@ -24,7 +24,7 @@ def test_optimal_score_is_the_gradient_of_the_log_density(sigma):
     points, x = torch.rand(40, 2, dtype=torch.double), torch.randn(25, 2, dtype=torch.double, requires_grad=True)
     components = torch.distributions.Normal(points, torch.tensor(sigma, dtype=torch.double)).log_prob(x[:, None]).sum(2)
     log_density = components.logsumexp(1) - math.log(40)
-    gradient, = torch.autograd.grad(log_density.sum(), x)
+    (gradient,) = torch.autograd.grad(log_density.sum(), x)
     score, ours = optimal_score(x.detach(), points, sigma)
     torch.testing.assert_close(score, gradient)
     torch.testing.assert_close(ours, log_density.detach())
@@ -207,9 +207,20 @@ def test_measure_reports_every_number(monkeypatch):
     metrics = one.measure()
     levels = [f"cosine_{sigma:.4f}" for sigma in one.noise_levels]
     assert set(metrics) == {
-        *levels, *(f"{level}_limit" for level in levels), "cosine_to_limit", "cosine_lowest_from_0.03",
-        "average_loss", "score_error", "optimal_loss", "outside_cosine", "outside_share_towards_data", "far_share",
-        "sliced_wasserstein", "sliced_wasserstein_data", *(f"share_{k}_{name}" for k, name in enumerate("CS446", 1))}
+        *levels,
+        *(f"{level}_limit" for level in levels),
+        "cosine_to_limit",
+        "cosine_lowest_from_0.03",
+        "average_loss",
+        "score_error",
+        "optimal_loss",
+        "outside_cosine",
+        "outside_share_towards_data",
+        "far_share",
+        "sliced_wasserstein",
+        "sliced_wasserstein_data",
+        *(f"share_{k}_{name}" for k, name in enumerate("CS446", 1)),
+    }
     assert metrics["optimal_loss"] < metrics["average_loss"] and len(one.summary(metrics)) == 5
 
 
@@ -237,8 +248,13 @@ def test_figures_and_the_animation(kind, tmp_path):
     one = small_model(kind, samples=50, langevin_steps=2)
     one.folder = tmp_path
     one.visualize()
-    assert {path.name for path in tmp_path.iterdir()} == {"data.png", "score_field.png", "samples.png",
-                                                          "trajectories.png", "sampling.gif"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "data.png",
+        "score_field.png",
+        "samples.png",
+        "trajectories.png",
+        "sampling.gif",
+    }
     frames = one.save_animation(frames=5)
     rows = {"cs446": 300, "s24": 120}[kind.edition]
     assert len(frames) == 21 // 4 + 2 and frames[0].shape == (rows, 300)
@@ -279,12 +295,15 @@ def test_short_words_fit_every_edition(kind, text):
     assert len(points) == 50 and letters.max() < len(text)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("", "--word: empty"),
-    ("CS\u65e5\u672c", "DejaVu Sans has no '\u65e5', '\u672c'"),
-    ("a\nb", "DejaVu Sans has no '\\n'"),
-    ("CS446" * 4, "too long"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "--word: empty"),
+        ("CS\u65e5\u672c", "DejaVu Sans has no '\u65e5', '\u672c'"),
+        ("a\nb", "DejaVu Sans has no '\\n'"),
+        ("CS446" * 4, "too long"),
+    ],
+)
 @editions
 def test_words_that_cannot_be_drawn_are_refused(kind, text, words, tmp_path, capsys):
     arguments = ["--edition", kind.edition, "--word", text, "--quiet", "--output_dir", str(tmp_path)]
@@ -295,5 +314,7 @@ def test_words_that_cannot_be_drawn_are_refused(kind, text, words, tmp_path, cap
 
 
 def test_the_words_of_the_editions():
-    assert {name: kind.settings["word"] for name, kind in diffusion.editions().items()} == {"cs446": "CS 446",
-                                                                                            "s24": "CS446"}
+    assert {name: kind.settings["word"] for name, kind in diffusion.editions().items()} == {
+        "cs446": "CS 446",
+        "s24": "CS446",
+    }

@@ -103,7 +103,7 @@ def test_what_chooses_the_best_epoch_is_not_what_is_reported():
     gan.generate = lambda z, gen=None: seen.append(z.clone()) or generate(z, gen)
     gan.get_ready()
     gan.look()
-    choosing, = seen
+    (choosing,) = seen
     seen.clear()
     gan.measure()
     reported = torch.cat(seen)
@@ -221,8 +221,11 @@ def test_a_record_is_accepted_as_it_is_and_refused_where_it_is_another():
 def test_samples_are_drawn_every_ten_epochs_and_at_the_end(tmp_path):
     gan = small_gan(folder=tmp_path, limit=32, n_epochs=12)
     train(gan)
-    assert {path.name for path in tmp_path.glob("*.png")} == {"goal.png", "samples_epoch_10.png",
-                                                              "samples_epoch_12.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "goal.png",
+        "samples_epoch_10.png",
+        "samples_epoch_12.png",
+    }
 
 
 def test_looking_moves_no_random_numbers_of_training(tmp_path):

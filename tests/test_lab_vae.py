@@ -73,9 +73,16 @@ def test_building_reads_no_data(monkeypatch):
         vae.train_images
 
 
-@pytest.mark.parametrize("settings, train_count, test_count", [
-    ({}, 4000, 1000), (dict(limit=300), 300, 300), (dict(train_size=200), 200, 1000),
-    (dict(train_size=200, limit=300), 200, 300), (dict(train_size=200, limit=50), 50, 50)])
+@pytest.mark.parametrize(
+    "settings, train_count, test_count",
+    [
+        ({}, 4000, 1000),
+        (dict(limit=300), 300, 300),
+        (dict(train_size=200), 200, 1000),
+        (dict(train_size=200, limit=300), 200, 300),
+        (dict(train_size=200, limit=50), 50, 50),
+    ],
+)
 def test_limits_keep_the_first_images(settings, train_count, test_count):
     vae = small_vae(**settings)
     arrays = vae.train_images, vae.train_labels, vae.test_images, vae.test_labels
@@ -183,8 +190,9 @@ def test_all_routes_agree_where_the_encoder_knows_the_posterior(steep_vae):
     for value in (log_p_x - kl, steep_vae.log_likelihood_sampled(images, 7)):
         torch.testing.assert_close(value, expected, atol=1e-2, rtol=0)
     exact, error, _ = steep_vae.log_likelihood_exact(images)
-    torch.testing.assert_close(exact, expected, atol=2e-2, rtol=0,
-                               msg="the prior's mass outside four deviations is 1e-4")
+    torch.testing.assert_close(
+        exact, expected, atol=2e-2, rtol=0, msg="the prior's mass outside four deviations is 1e-4"
+    )
     assert error.max() < 1e-2
 
 
@@ -221,10 +229,20 @@ def test_measure_reports_every_number(tmp_path, capsys):
     vae = small_vae(limit=60, iwae_samples=3, hidden_units=20)
     vae.folder = tmp_path
     metrics = vae.measure()
-    assert set(metrics) == {"test_elbo", "test_elbo_stderr", "test_reconstruction", "test_kl", "test_log_likelihood",
-                            "test_log_likelihood_stderr", "iwae_samples", "test_log_likelihood_exact",
-                            "test_log_likelihood_exact_stderr", "test_log_likelihood_exact_error",
-                            "train_log_likelihood_exact", "test_elbo_ignoring_z"}
+    assert set(metrics) == {
+        "test_elbo",
+        "test_elbo_stderr",
+        "test_reconstruction",
+        "test_kl",
+        "test_log_likelihood",
+        "test_log_likelihood_stderr",
+        "iwae_samples",
+        "test_log_likelihood_exact",
+        "test_log_likelihood_exact_stderr",
+        "test_log_likelihood_exact_error",
+        "train_log_likelihood_exact",
+        "test_elbo_ignoring_z",
+    }
     assert metrics["test_elbo"] == vae.evaluate()["test_elbo"]
     means = vae.train_images.mean(0) * 0.98 + 0.01, torch.full((784,), 0.13)
     ignoring, constant = (hw5_vae.logpdf_bernoulli(vae.test_images, p).mean().item() for p in means)
@@ -285,8 +303,12 @@ def test_every_figure_of_odd_sizes(settings, tmp_path):
     vae.folder = tmp_path
     train(vae)
     vae.visualize()
-    assert {path.stem for path in tmp_path.iterdir()} == {"data_space", "latent_space", "inter_class_interpolation",
-                                                          "elbo"}
+    assert {path.stem for path in tmp_path.iterdir()} == {
+        "data_space",
+        "latent_space",
+        "inter_class_interpolation",
+        "elbo",
+    }
 
 
 def test_without_a_folder_nothing_is_written(monkeypatch):
@@ -341,5 +363,10 @@ def test_course_weights_of_another_size_are_refused(tmp_path):
 def test_settings_that_are_not_given_are_those_of_the_edition():
     args = LabVAE(argparse.Namespace()).args
     assert (args.num_epoches, args.batch_size, args.hidden_units, args.latent_dimension, args.data_dimension) == (
-        200, 100, 500, 2, 784)
+        200,
+        100,
+        500,
+        2,
+        784,
+    )
     assert (args.train_size, args.lr, args.seed, args.refine_encoder) == (10_000, 1e-3, 1234, 0)

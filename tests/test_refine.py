@@ -188,8 +188,13 @@ def test_the_bounds_of_an_image(monkeypatch):
     zoom, angle = torch.hypot(a, c), torch.rad2deg(torch.atan2(c, a))
     shear = (a * b + c * d) / zoom**2
     torch.testing.assert_close(a * d - b * c, zoom**2, msg="an image must not be mirrored, nor stretched one way")
-    parts = {"angle": (angle, 8.0), "zoom": (zoom - 1, 0.05), "shear": (shear, 0.08), "across": (shift[:, 0], 1.0),
-             "down": (shift[:, 1], 1.0)}
+    parts = {
+        "angle": (angle, 8.0),
+        "zoom": (zoom - 1, 0.05),
+        "shear": (shear, 0.08),
+        "across": (shift[:, 0], 1.0),
+        "down": (shift[:, 1], 1.0),
+    }
     for values, bound in parts.values():
         assert_uniform(values, bound)
     together = torch.corrcoef(torch.stack([values for values, _ in parts.values()]))

@@ -31,7 +31,9 @@ def references(tmp_path_factory):
     def make(name):
         if name not in made:
             folder = tmp_path_factory.mktemp(name) / "out"
-            assert Child(name, arguments(name, folder.with_name("warm_up"))).wait() == 0  # starts the server of processes
+            assert (
+                Child(name, arguments(name, folder.with_name("warm_up"))).wait() == 0
+            )  # starts the server of processes
             start = time.monotonic()
             assert Child(name, arguments(name, folder)).wait() == 0
             made[name] = folder, time.monotonic() - start
@@ -64,7 +66,9 @@ def test_kill_at_20_random_moments_and_resume(name, tmp_path, references):
 
 
 @one_quickly("hw5_gan", "hw5_diffusion")
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_stop_and_resume(name, number, code, tmp_path, references):
     reference, _ = references(name)
     folder = tmp_path / "out"
@@ -72,8 +76,11 @@ def test_stop_and_resume(name, number, code, tmp_path, references):
     wait_for(folder / "checkpoint.pt")
     child.signal(number)
     assert child.wait() == code, child.message()
-    figures = {"hw5_vae": {"data_space.png", "elbo.png"}, "hw5_gan": {"losses.png", "training.gif"},
-               "hw5_diffusion": {"score_field.png", "sampling.gif"}}[name]
+    figures = {
+        "hw5_vae": {"data_space.png", "elbo.png"},
+        "hw5_gan": {"losses.png", "training.gif"},
+        "hw5_diffusion": {"score_field.png", "sampling.gif"},
+    }[name]
     written = {path.name for path in folder.iterdir()}
     assert figures | {"run.json", "checkpoint.pt", "history.csv"} <= written and "metrics.json" not in written
     assert Child(name, arguments(name, folder, "--resume")).wait() == 0
@@ -101,7 +108,9 @@ def test_a_stop_comes_after_its_step_and_costs_the_epoch_in_progress(tmp_path, m
     assert hw5_vae.main(line) == 143 and len(calls) == 6
     assert len(load_tensors(tmp_path / "out" / "checkpoint.pt")["record"]["history"]) == 1, "four steps an epoch"
     out = capsys.readouterr().out
-    assert "Stopped: the first 1 of 2 epochs are kept. To go on: python hw5_vae.py" in out and out.endswith("--resume\n")
+    assert "Stopped: the first 1 of 2 epochs are kept. To go on: python hw5_vae.py" in out and out.endswith(
+        "--resume\n"
+    )
 
 
 def test_a_stop_in_the_first_epoch_keeps_nothing_and_can_be_resumed(tmp_path, monkeypatch):
@@ -239,7 +248,9 @@ def test_a_fault_of_the_code_is_not_called_one_of_memory(tmp_path, monkeypatch):
 
 def test_a_single_test_image_gives_null_not_nan(tmp_path, recwarn):
     """The standard error of one value is not a number, which JSON does not have."""
-    assert hw5_vae.main(small("hw5_vae", tmp_path / "out", "--limit", 1, "--batch_size", 1, "--latent_dimension", 2)) == 0
+    assert (
+        hw5_vae.main(small("hw5_vae", tmp_path / "out", "--limit", 1, "--batch_size", 1, "--latent_dimension", 2)) == 0
+    )
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert metrics["test_elbo_stderr"] is None and metrics["test_elbo"] < 0
     assert not [str(warning.message) for warning in recwarn if "degrees of freedom" in str(warning.message)]
@@ -265,8 +276,10 @@ def test_deterministic_is_enforced(tmp_path):
         torch.use_deterministic_algorithms(False)
 
 
-@pytest.mark.parametrize("seconds, words", [(0.2, "1 second"), (80, "80 seconds"), (100, "2 minutes"), (3000, "50 minutes"),
-                                            (7300, "2 hours")])
+@pytest.mark.parametrize(
+    "seconds, words",
+    [(0.2, "1 second"), (80, "80 seconds"), (100, "2 minutes"), (3000, "50 minutes"), (7300, "2 hours")],
+)
 def test_durations_in_words(seconds, words):
     assert hw5_lab.run.duration(seconds) == words
 
@@ -274,7 +287,9 @@ def test_durations_in_words(seconds, words):
 def test_the_announced_time_is_near_the_truth(tmp_path, capsys, monkeypatch):
     """Each step takes 20 ms: 4 steps, 50 epochs."""
     monkeypatch.setattr(vae.LabVAE, "step", lambda self, x: time.sleep(0.02) or (-x.sum(1), x.sum(1)))
-    monkeypatch.setattr(vae.LabVAE, "look", lambda self: {f"test_{part}": 0.0 for part in ("elbo", "reconstruction", "kl")})
+    monkeypatch.setattr(
+        vae.LabVAE, "look", lambda self: {f"test_{part}": 0.0 for part in ("elbo", "reconstruction", "kl")}
+    )
     line = [word for word in small("hw5_vae", tmp_path / "out", "--epochs", 50) if word != "--quiet"]
     assert hw5_vae.main(line) == 0
     announced = capsys.readouterr().out.splitlines()[0].split("about ")[1].split()

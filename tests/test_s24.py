@@ -181,6 +181,7 @@ def test_training_is_the_plain_loop():
 
     Rates are on a cosine, points drawn with replacement, weights averaged.
     """
+
     class Enough(Exception):
         pass
 
@@ -229,8 +230,9 @@ def test_no_network_has_less_loss_than_the_optimal_score():
     """Untrained, and trained for a while: the same noise for all."""
     one = small_model(ScoreMatching, n_epochs=1, batch_size=200)
     points, sigmas = one.train_data, one.noise_levels
-    loss = lambda network: hw5_diffusion.compute_denoising_loss(network, points, sigmas,
-                                                                torch.Generator().manual_seed(3)).item()
+    loss = lambda network: hw5_diffusion.compute_denoising_loss(
+        network, points, sigmas, torch.Generator().manual_seed(3)
+    ).item()
     best, before = loss(Optimal(points)), loss(one.network)
     one.train_epoch(0)
     after = loss(one.average)

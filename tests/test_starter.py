@@ -61,7 +61,13 @@ def run(folder, name, *args):
 
 def test_what_is_handed_out(handed_out):
     assert sorted(path.name for path in handed_out.iterdir()) == [
-        "README.md", "data", "hw5_gan.py", "hw5_utils.py", "hw5_vae.py", "requirements.txt"]
+        "README.md",
+        "data",
+        "hw5_gan.py",
+        "hw5_utils.py",
+        "hw5_vae.py",
+        "requirements.txt",
+    ]
     assert len(list((handed_out / "data" / "sample").glob("*.gz"))) == 4
     readme = (handed_out / "README.md").read_text()
     assert all(f"| {number} |" in readme for number in QUESTIONS) and "{" not in readme
@@ -96,8 +102,13 @@ def test_the_starter_earns_nothing(handed_out, boxes):
 
 def statements(node):
     """All statements of a function as text, docstrings aside."""
-    return {ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.stmt) and part is not node
-            and not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))}
+    return {
+        ast.unparse(part)
+        for part in ast.walk(node)
+        if isinstance(part, ast.stmt)
+        and part is not node
+        and not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,21 +120,48 @@ def test_nothing_of_a_solution_is_left(name, handed_out):
     given = {function for _, function in starter.GIVEN[f"{name}.py"]}
     answered = [node for owner, node, number in starter.answered(tree) if node.name not in given]
     assert len(answered) > 10
-    trivial = {"axes = figure.subplots()", "return grid", "super().__init__()", "loss_d.backward()",
-               "self.optim_d.zero_grad()", "self.optim_d.step()", "self.optim_g.zero_grad()", "self.optim_g.step()"}
+    trivial = {
+        "axes = figure.subplots()",
+        "return grid",
+        "super().__init__()",
+        "loss_d.backward()",
+        "self.optim_d.zero_grad()",
+        "self.optim_d.step()",
+        "self.optim_g.zero_grad()",
+        "self.optim_g.step()",
+    }
     for node in answered:
         assert not (statements(node) - trivial) & left, node.name
-    for words in ("kaiming_uniform_", "nn.Conv2d", "cross_entropy", "LeakyReLU", "detach", "math.pi)", "torch.randn(",
-                  "torch.bernoulli", "alpha) *", "log_q", "log_p", "0.9189", "0.6931", "593", "107777", "107,777"):
+    for words in (
+        "kaiming_uniform_",
+        "nn.Conv2d",
+        "cross_entropy",
+        "LeakyReLU",
+        "detach",
+        "math.pi)",
+        "torch.randn(",
+        "torch.bernoulli",
+        "alpha) *",
+        "log_q",
+        "log_p",
+        "0.9189",
+        "0.6931",
+        "593",
+        "107777",
+        "107,777",
+    ):
         assert words not in text, words
 
 
-@pytest.mark.parametrize("edit, words", [
-    (("def step(", "def stride("), "GIVEN replaces step, which is not there"),
-    (('"""4(e).', '"""4(g).'), "4(g), which starter_texts.py does not ask"),
-    (('"""4(e). The generator', '"""The generator'), "no function _get_loss_g whose docstring begins with"),
-    (("self.visualize_goal()", "generator_loss(0)"), "train uses generator_loss, a part of an answer"),
-])
+@pytest.mark.parametrize(
+    "edit, words",
+    [
+        (("def step(", "def stride("), "GIVEN replaces step, which is not there"),
+        (('"""4(e).', '"""4(g).'), "4(g), which starter_texts.py does not ask"),
+        (('"""4(e). The generator', '"""The generator'), "no function _get_loss_g whose docstring begins with"),
+        (("self.visualize_goal()", "generator_loss(0)"), "train uses generator_loss, a part of an answer"),
+    ],
+)
 def test_changed_scripts_are_noticed(edit, words):
     """What the texts of the starter no longer fit is said, rather than handed out."""
     source = (ROOT / "hw5_gan.py").read_text().replace(*edit)
@@ -155,15 +193,24 @@ def test_answers_earn_all_points(handed_out, boxes, tmp_path):
 @pytest.mark.slow
 def test_each_answer_earns_its_points_alone(handed_out, boxes, tmp_path):
     """A student who has answered one question only: no other is needed, but for 2(c)."""
-    alone = {"2(a)": ("Decoder",), "2(b)i": ("logpdf_diagonal_gaussian",), "2(b)iv": ("sample_Bernoulli",),
-             "2(e)iii": ("interpolate_mu",), "4(a)": ("DNet",), "4(b)": ("GNet",), "4(c)": ("_weight_init",),
-             "4(d)": ("_get_loss_d",), "4(e)": ("_get_loss_g",)}
+    alone = {
+        "2(a)": ("Decoder",),
+        "2(b)i": ("logpdf_diagonal_gaussian",),
+        "2(b)iv": ("sample_Bernoulli",),
+        "2(e)iii": ("interpolate_mu",),
+        "4(a)": ("DNet",),
+        "4(b)": ("GNet",),
+        "4(c)": ("_weight_init",),
+        "4(d)": ("_get_loss_d",),
+        "4(e)": ("_get_loss_g",),
+    }
     for question, names in alone.items():
         wanted = lambda key: set(key) & set(names) and (key[1] == "_weight_init") == (question == "4(c)")  # noqa: E731
-        chosen = {name: {key: body for key, body in answers.items() if wanted(key)}
-                  for name, answers in ANSWERS.items()}
+        chosen = {
+            name: {key: body for key, body in answers.items() if wanted(key)} for name, answers in ANSWERS.items()
+        }
         answer(tmp_path, handed_out, **chosen)
-        result, = grade.grade(find_submission([tmp_path]), boxes, (question,))[0]
+        (result,) = grade.grade(find_submission([tmp_path]), boxes, (question,))[0]
         most = sum(POINTS[question].values())
         assert result.points == most, (question, result.lines())
 
@@ -184,5 +231,8 @@ def test_answers_train_and_draw(name, handed_out, tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert "epoch 2: " in finished.stdout
     drawn = {path.name for path in (folder / "outputs").rglob("*.png")}
-    assert drawn == ({"data_space.png", "latent_space.png", "inter_class_interpolation.png"} if name == "hw5_vae"
-                     else {"goal.png", "samples_epoch_2.png"})
+    assert drawn == (
+        {"data_space.png", "latent_space.png", "inter_class_interpolation.png"}
+        if name == "hw5_vae"
+        else {"goal.png", "samples_epoch_2.png"}
+    )

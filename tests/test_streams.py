@@ -18,8 +18,13 @@ def shell(command, folder, **environment):
     """Run a shell command; returns the finished process, with the exit codes of the pipe's parts on its last line."""
     line = " ".join(word for word in small("hw5_vae", folder, "--epochs", 1) if word != "--quiet")
     command = command.replace("RUN", f"{SCRIPT} {line}")
-    return subprocess.run(["bash", "-c", command + '; echo "codes: ${PIPESTATUS[@]}"'], text=True, capture_output=True,
-                          timeout=300, env={**os.environ, **environment})
+    return subprocess.run(
+        ["bash", "-c", command + '; echo "codes: ${PIPESTATUS[@]}"'],
+        text=True,
+        capture_output=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
 
 
 def assert_finished(done, folder, codes="codes: 0"):
@@ -29,15 +34,23 @@ def assert_finished(done, folder, codes="codes: 0"):
 
 
 @pytest.mark.parametrize("unbuffered", [pytest.param("", marks=pytest.mark.slow), "1"])
-@pytest.mark.parametrize("command", ["RUN | head -1", "RUN > /dev/full", pytest.param("RUN | true", marks=pytest.mark.slow),
-                                     pytest.param("RUN >&-", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "RUN | head -1",
+        "RUN > /dev/full",
+        pytest.param("RUN | true", marks=pytest.mark.slow),
+        pytest.param("RUN >&-", marks=pytest.mark.slow),
+    ],
+)
 def test_nobody_listens_to_stdout(command, unbuffered, tmp_path):
     done = shell(command, tmp_path / "out", **({"PYTHONUNBUFFERED": unbuffered} if unbuffered else {}))
     assert_finished(done, tmp_path / "out")
 
 
-@pytest.mark.parametrize("command", ["RUN 2>&-", "RUN 2> /dev/full",
-                                     pytest.param("RUN 2>&1 | true", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "command", ["RUN 2>&-", "RUN 2> /dev/full", pytest.param("RUN 2>&1 | true", marks=pytest.mark.slow)]
+)
 def test_stderr_is_closed_full_or_a_closed_pipe(command, tmp_path):
     done = shell(command, tmp_path / "out")
     assert_finished(done, tmp_path / "out")
@@ -56,13 +69,23 @@ def test_help_to_a_closed_pipe(tmp_path):
     assert "Traceback" not in done.stderr and "rror" not in done.stderr and done.stdout.startswith("codes: 0")
 
 
-@pytest.mark.parametrize("script", ["hw5_vae.py", pytest.param("hw5_gan.py", marks=pytest.mark.slow),
-                                    pytest.param("hw5_diffusion.py", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "hw5_vae.py",
+        pytest.param("hw5_gan.py", marks=pytest.mark.slow),
+        pytest.param("hw5_diffusion.py", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("seconds", [0.3, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_ctrl_c_during_the_imports(script, seconds, tmp_path):
-    process = subprocess.Popen([sys.executable, str(ROOT / script), "--output_dir", str(tmp_path / "out")], text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / script), "--output_dir", str(tmp_path / "out")],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

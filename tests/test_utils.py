@@ -135,14 +135,18 @@ def test_files_are_found_plain_or_gzipped_in_the_folder_or_raw(tiny_mnist):
 @pytest.fixture
 def mirror(tiny_mnist, monkeypatch):
     """A web server on this machine that stands in for torchvision's mirrors and serves the tiny files."""
-    datasets = pytest.importorskip("torchvision.datasets", reason="torchvision does not match torch here",
-                                   exc_type=(ImportError, RuntimeError))
+    datasets = pytest.importorskip(
+        "torchvision.datasets", reason="torchvision does not match torch here", exc_type=(ImportError, RuntimeError)
+    )
     handler = lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=tiny_mnist)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-    monkeypatch.setattr(datasets.MNIST, "resources", [(path.name, hashlib.md5(path.read_bytes()).hexdigest())
-                                                      for path in tiny_mnist.glob("*.gz")])
+    monkeypatch.setattr(
+        datasets.MNIST,
+        "resources",
+        [(path.name, hashlib.md5(path.read_bytes()).hexdigest()) for path in tiny_mnist.glob("*.gz")],
+    )
     yield tiny_mnist
     server.shutdown()
     server.server_close()

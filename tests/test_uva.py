@@ -90,12 +90,24 @@ def dense_gan(folder=None, **settings):
 
 def plain_dense_networks(zdim):
     torch.manual_seed(2)
-    disc = nn.Sequential(nn.Linear(784, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256), nn.LeakyReLU(0.2),
-                         nn.Linear(256, 1))
+    disc = nn.Sequential(
+        nn.Linear(784, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256), nn.LeakyReLU(0.2), nn.Linear(256, 1)
+    )
     gen = nn.Sequential(
-        nn.Linear(zdim, 128), nn.LeakyReLU(0.2), nn.Linear(128, 256), nn.BatchNorm1d(256), nn.LeakyReLU(0.2),
-        nn.Linear(256, 512), nn.BatchNorm1d(512), nn.LeakyReLU(0.2),
-        nn.Linear(512, 1024), nn.BatchNorm1d(1024), nn.LeakyReLU(0.2), nn.Linear(1024, 784), nn.Tanh())
+        nn.Linear(zdim, 128),
+        nn.LeakyReLU(0.2),
+        nn.Linear(128, 256),
+        nn.BatchNorm1d(256),
+        nn.LeakyReLU(0.2),
+        nn.Linear(256, 512),
+        nn.BatchNorm1d(512),
+        nn.LeakyReLU(0.2),
+        nn.Linear(512, 1024),
+        nn.BatchNorm1d(1024),
+        nn.LeakyReLU(0.2),
+        nn.Linear(1024, 784),
+        nn.Tanh(),
+    )
     return disc, gen
 
 
@@ -118,8 +130,9 @@ def test_dense_training_is_the_plain_loop_with_the_generator_first(iter_d, iter_
     gan = dense_gan(limit=80, iter_d=iter_d, iter_g=iter_g)
     gan.disc.double(), gan.gen.double()
     disc, gen = (network.double() for network in plain_dense_networks(6))
-    optimizer_g, optimizer_d = (torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
-                                for network in (gen, disc))
+    optimizer_g, optimizer_d = (
+        torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999)) for network in (gen, disc)
+    )
     bce, ones, zeros = nn.BCEWithLogitsLoss(), torch.ones(20, 1).double(), torch.zeros(20, 1).double()
     shuffle, noise = torch.Generator().manual_seed(2), torch.Generator().manual_seed(2)
     scale, draw_z = gan.scale, gan.draw_z

@@ -71,8 +71,11 @@ def test_logpdf_bernoulli_at_certainty():
 
 def test_empty_batches_give_empty_results():
     z, x = torch.zeros(0, 2), torch.zeros(0, 9)
-    for value in (hw5_vae.logpdf_diagonal_gaussian(z, z, z + 1), hw5_vae.logpdf_bernoulli(x, x),
-                  hw5_vae.kl_estimate(z, z, z + 1)):
+    for value in (
+        hw5_vae.logpdf_diagonal_gaussian(z, z, z + 1),
+        hw5_vae.logpdf_bernoulli(x, x),
+        hw5_vae.kl_estimate(z, z, z + 1),
+    ):
         assert value.shape == (0,)
     assert hw5_vae.sample_diagonal_gaussian(z, z + 1).shape == (0, 2) and hw5_vae.sample_Bernoulli(x).shape == (0, 9)
 
@@ -102,8 +105,9 @@ def test_a_shared_mean_or_variance_still_gives_every_row_its_own_noise(mu_rows, 
     z = hw5_vae.sample_diagonal_gaussian(mu.expand(*mu_rows, 2), sigma_square.expand(*variance_rows, 2))
     assert z.shape == (*(mu_rows if len(mu_rows) and mu_rows[0] > 1 else variance_rows), 2)
     if z.ndim == 2:
-        torch.testing.assert_close(z.var(0), sigma_square, atol=0, rtol=0.05,
-                                   msg="noise of the smaller shape is the same in every row")
+        torch.testing.assert_close(
+            z.var(0), sigma_square, atol=0, rtol=0.05, msg="noise of the smaller shape is the same in every row"
+        )
 
 
 def test_gradients_reach_both_parameters_through_the_sample():
@@ -384,10 +388,12 @@ def test_latent_space_has_the_colour_of_each_class(drawn, monkeypatch):
     means = drawn.visualize_latent_space()
     from matplotlib.colors import to_rgba
 
-    axes, = figures[0].axes
+    (axes,) = figures[0].axes
     scatter = axes.collections[0]
-    placed = {tuple(point): tuple(colour) for point, colour in zip(scatter.get_offsets().data.tolist(),
-                                                                  scatter.get_facecolors())}
+    placed = {
+        tuple(point): tuple(colour)
+        for point, colour in zip(scatter.get_offsets().data.tolist(), scatter.get_facecolors())
+    }
     for mean, digit in zip(means.tolist(), drawn.train_labels.argmax(1)):
         assert placed[tuple(mean)] == to_rgba(f"C{digit}"), "points and labels must be in the same order"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [str(digit) for digit in range(10)]
@@ -425,12 +431,15 @@ def test_every_figure_of_odd_sizes(images, settings, tmp_path):
 # ---- refusals
 
 
-@pytest.mark.parametrize("x, words", [
-    (torch.full((2, 3), 255.0), "x has values from 255 to 255; expected all in [0,1]"),
-    (torch.tensor([[0.0, -0.5, 1.0]]), "x has values from -0.5 to 1"),
-    (torch.full((2, 3), math.nan), "x has values from nan to nan"),
-    (torch.full((2, 3), 255, dtype=torch.uint8), "x has values from 255 to 255"),
-])
+@pytest.mark.parametrize(
+    "x, words",
+    [
+        (torch.full((2, 3), 255.0), "x has values from 255 to 255; expected all in [0,1]"),
+        (torch.tensor([[0.0, -0.5, 1.0]]), "x has values from -0.5 to 1"),
+        (torch.full((2, 3), math.nan), "x has values from nan to nan"),
+        (torch.full((2, 3), 255, dtype=torch.uint8), "x has values from 255 to 255"),
+    ],
+)
 def test_other_things_than_images_are_refused(x, words):
     with pytest.raises(ValueError) as caught:
         hw5_vae.logpdf_bernoulli(x, torch.full((3,), 0.5))

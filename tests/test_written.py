@@ -66,12 +66,39 @@ import torch
 from torch.nn import functional as F
 
 from hw5_gan import discriminator_loss
-from hw5_vae import (Encoder, elbo, kl_estimate, logpdf_bernoulli, logpdf_diagonal_gaussian,
-                     sample_diagonal_gaussian)
+from hw5_vae import Encoder, elbo, kl_estimate, logpdf_bernoulli, logpdf_diagonal_gaussian, sample_diagonal_gaussian
 from written import double_precision  # noqa: F401, a fixture of every test below
-from written import (FAKE, GAUSSIANS, LINE, LOG2, LOG4, P_DATA, P_G, REAL, STEP, X, Z, best_value, binary, close,
-                     decode, discrete_model, eq_2, far, gaussian, kl, kl_divergence, line_model, minimise, moments,
-                     near, parameters, reparameterize, simplex, value)
+from written import (
+    FAKE,
+    GAUSSIANS,
+    LINE,
+    LOG2,
+    LOG4,
+    P_DATA,
+    P_G,
+    REAL,
+    STEP,
+    X,
+    Z,
+    best_value,
+    binary,
+    close,
+    decode,
+    discrete_model,
+    eq_2,
+    far,
+    gaussian,
+    kl,
+    kl_divergence,
+    line_model,
+    minimise,
+    moments,
+    near,
+    parameters,
+    reparameterize,
+    simplex,
+    value,
+)
 
 # --------------------------------------------------------------------------------------- UIUC HW5, question 1
 
@@ -91,8 +118,11 @@ def test_uiuc_hw5_1a_likelihood_is_a_product():
     answer = (y**images * (1 - y) ** (1 - images)).prod(1)
     close(answer, table, "each pixel multiplies by y_j if it is 1, by 1 - y_j if it is 0: are the two exchanged?")
     close(answer.sum(), 1.0, "the 16 images must have the probability 1 together")
-    close(logpdf_bernoulli(images, y.expand(16, 4)).exp(), answer,
-          "logpdf_bernoulli is x log p + (1-x) log(1-p), summed over the pixels: is a sign or a factor wrong?")
+    close(
+        logpdf_bernoulli(images, y.expand(16, 4)).exp(),
+        answer,
+        "logpdf_bernoulli is x log p + (1-x) log(1-p), summed over the pixels: is a sign or a factor wrong?",
+    )
 
     thetas = torch.linspace(0, 1, 101)[:, None, None]
     factors = thetas**images * (1 - thetas) ** (1 - images)  # [101,16,4]
@@ -233,7 +263,7 @@ def test_uiuc_hw5_1f_with_the_prior_as_q_nothing_is_learned():
         log_p_x_z = 8 * torch.stack([F.logsigmoid(-logits), F.logsigmoid(logits)])
         divergence = torch.stack([kl_divergence(*parameters(mu, sigma)) for mu in mus])
         bound = (STEP * (log_q.exp() * log_p_x_z).sum(1) - divergence).mean()
-        slope, = torch.autograd.grad(bound, logits, retain_graph=True)
+        (slope,) = torch.autograd.grad(bound, logits, retain_graph=True)
         close(slope, torch.zeros(241), "the bound is concave in the logits and flat here: no decoder is better")
         return bound, logits.sigmoid()
 
@@ -368,8 +398,11 @@ def test_uiuc_hw5_3a_cost_function():
     """
     logits = torch.randn(3)
     real, fake = logits[REAL, None], logits[FAKE, None]
-    close(-2 * discriminator_loss(real, fake), real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean(),
-          "discriminator_loss is -V/2: is a sign wrong, or a label swapped?")
+    close(
+        -2 * discriminator_loss(real, fake),
+        real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean(),
+        "discriminator_loss is -V/2: is a sign wrong, or a label swapped?",
+    )
 
     def v(d_real, d_fake):
         """V for a batch of one image of each kind."""
@@ -599,8 +632,10 @@ def test_the_table_names_every_test():
     asked = [("UIUC HW5", f"1({letter})") for letter in "abcdefghij"]
     asked += [("UIUC HW5", f"3({letter})") for letter in "abcde"]
     asked += [("UIUC HW8", f"1({letter})") for letter in "abcdefg"]
-    asked += [("Amsterdam", number) for number in
-              "1.2 1.3 1.4a 1.4b 1.5a 1.5b 1.6 1.7 1.8 1.9 1.10 1.11a 1.11b 1.11c 2.2 2.3 2.4".split()]
+    asked += [
+        ("Amsterdam", number)
+        for number in "1.2 1.3 1.4a 1.4b 1.5a 1.5b 1.6 1.7 1.8 1.9 1.10 1.11a 1.11b 1.11c 2.2 2.3 2.4".split()
+    ]
     asked += [("Penn", f"1({letter})") for letter in "abcd"]
     rows = re.findall(r"^(\S[^|]*?) +\| (\S+) +\| (test_\w+)$", __doc__, re.MULTILINE)
     assert [row[:2] for row in rows] == asked, "the table must list every written question of the texts"

@@ -5,12 +5,45 @@ import math
 import torch
 
 from hw5_gan import discriminator_loss, generator_loss
-from hw5_vae import (elbo, kl_estimate, logpdf_bernoulli, logpdf_diagonal_gaussian, sample_Bernoulli,
-                     sample_diagonal_gaussian)
+from hw5_vae import (
+    elbo,
+    kl_estimate,
+    logpdf_bernoulli,
+    logpdf_diagonal_gaussian,
+    sample_Bernoulli,
+    sample_diagonal_gaussian,
+)
 from written import double_precision  # noqa: F401, a fixture of every test below
-from written import (FAKE, GAUSSIANS, LINE, LOG2, LOG4, P_DATA, P_G, REAL, STEP, X, Z, best_value, binary, close,
-                     decode, discrete_model, eq_2, far, gaussian, kl, kl_divergence, line_model, minimise, moments,
-                     near, parameters, simplex, value)
+from written import (
+    FAKE,
+    GAUSSIANS,
+    LINE,
+    LOG2,
+    LOG4,
+    P_DATA,
+    P_G,
+    REAL,
+    STEP,
+    X,
+    Z,
+    best_value,
+    binary,
+    close,
+    decode,
+    discrete_model,
+    eq_2,
+    far,
+    gaussian,
+    kl,
+    kl_divergence,
+    line_model,
+    minimise,
+    moments,
+    near,
+    parameters,
+    simplex,
+    value,
+)
 
 # ------------------------------------------------------------------------------------- variational autoencoders
 
@@ -74,8 +107,12 @@ def test_amsterdam_1_4a_monte_carlo_estimate_of_log_p_x():
     sampled = logpdf_bernoulli(X.expand(draws, 2), decode(z))
     estimate = sampled.exp().mean().log()
     near(sampled.exp(), log_p_x.exp(), "p(x) is the mean of p(x|z) over the prior")
-    close(estimate, log_p_x, "so that its log is log p(x), but for four relative standard errors",
-          atol=4 * (sampled.exp() / log_p_x.exp()).std().item() / math.sqrt(draws))
+    close(
+        estimate,
+        log_p_x,
+        "so that its log is log p(x), but for four relative standard errors",
+        atol=4 * (sampled.exp() / log_p_x.exp()).std().item() / math.sqrt(draws),
+    )
 
     near(sampled, prior @ log_p_x_z, "the mean of the logs estimates E[log p(x|z)]")
     far(sampled, log_p_x, "and that is not log p(x)")
@@ -432,13 +469,13 @@ def test_amsterdam_2_4_saturation():
         a = torch.full((1, 1), logit, requires_grad=True)
         d = 1 / (1 + math.exp(-logit))
         v = -2 * discriminator_loss(torch.zeros(1, 1), a)  # log(1 - D(G(z))), and a constant
-        saturating, = torch.autograd.grad(v, a)
-        ours, = torch.autograd.grad(generator_loss(a), a)
+        (saturating,) = torch.autograd.grad(v, a)
+        (ours,) = torch.autograd.grad(generator_loss(a), a)
         close(saturating, [[-d]], "d/da log(1 - D) = -D")
         close(ours, [[-(1 - d)]], "d/da (-log D) = -(1 - D): is generator_loss the saturating one?")
         close(generator_loss(a), -math.log(d), "generator_loss is -log D(G(z)), for G to minimise")
         if logit <= -10:
             assert abs(saturating) < 1e-4 and abs(ours) > 0.99, "where D is sure, only -log D has a gradient"
     d = torch.tensor([1e-6, 0.5], requires_grad=True)
-    slope, = torch.autograd.grad(torch.log(1 - d).sum(), d)
+    (slope,) = torch.autograd.grad(torch.log(1 - d).sum(), d)
     close(slope, [-1.0, -2.0], "by D itself log(1 - D) has the slope -1/(1 - D), also where D is near 0", atol=1e-5)

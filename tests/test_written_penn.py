@@ -53,9 +53,9 @@ def test_penn_1b_mean_energy_is_a_derivative_of_log_z():
         b = torch.tensor(b, requires_grad=True)
         log_z = (-b * phi).exp().sum().log()
         p = ((-b * phi).exp() / (-b * phi).exp().sum()).detach()
-        derivative, = torch.autograd.grad(log_z, b, retain_graph=True)
+        (derivative,) = torch.autograd.grad(log_z, b, retain_graph=True)
         close(p @ phi, -derivative, "E[Phi] = -d log Z / d b: is the sign wrong?")
-        slope, = torch.autograd.grad(-log_z / b, b)
+        (slope,) = torch.autograd.grad(-log_z / b, b)
         close(slope, entropy(p) / b.item() ** 2, "d/db (-log(Z)/b) is the entropy over b^2")
         assert abs(slope - p @ phi) > 0.1 and abs(derivative - p @ phi) > 0.1, "neither is the mean energy"
 

@@ -29,8 +29,14 @@ def double_precision():
 
 
 def close(value, expected, message, atol=1e-8):
-    torch.testing.assert_close(torch.as_tensor(value), torch.as_tensor(expected), rtol=0, atol=atol, check_dtype=False,
-                               msg=lambda difference: f"{message}\n{difference}")
+    torch.testing.assert_close(
+        torch.as_tensor(value),
+        torch.as_tensor(expected),
+        rtol=0,
+        atol=atol,
+        check_dtype=False,
+        msg=lambda difference: f"{message}\n{difference}",
+    )
 
 
 def standard_errors(samples, expected):
@@ -82,8 +88,9 @@ def gaussian(mu, sigma):
 
 def minimise(loss, *variables):
     """The least value of loss(), by LBFGS; the variables are left where it is reached."""
-    optimizer = torch.optim.LBFGS(variables, max_iter=100, tolerance_grad=1e-10, tolerance_change=1e-13,
-                                  line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        variables, max_iter=100, tolerance_grad=1e-10, tolerance_change=1e-13, line_search_fn="strong_wolfe"
+    )
 
     def closure():
         optimizer.zero_grad()

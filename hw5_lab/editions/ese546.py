@@ -37,8 +37,9 @@ def tile(images, rows, columns):
 
 class VAE(AnalyticVAE):
     edition = "ese546"
-    settings = dict(num_epoches=50, batch_size=32, hidden_units=128, latent_dimension=8, data_dimension=196,
-                    train_size=10_000)
+    settings = dict(
+        num_epoches=50, batch_size=32, hidden_units=128, latent_dimension=8, data_dimension=196, train_size=10_000
+    )
     pixels = "halved"
     draws = 2
     tile = staticmethod(tile)

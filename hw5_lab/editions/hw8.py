@@ -55,14 +55,16 @@ class AnalyticVAE(LabVAE):
     def read_data(self):
         arrays = [torch.as_tensor(array) for array in utils.mnist(self.args.data_dir)]
         splits = zip(("train", "test"), arrays[::2], arrays[1::2])
-        return {name: [self.prepare(images), nn.functional.one_hot(digits.long(), 10)]
-                for name, images, digits in splits}
+        return {
+            name: [self.prepare(images), nn.functional.one_hot(digits.long(), 10)] for name, images, digits in splits
+        }
 
 
 class VAE(AnalyticVAE):
     edition = "hw8"
-    settings = dict(num_epoches=30, batch_size=128, hidden_units=400, latent_dimension=20, data_dimension=784,
-                    train_size=60_000)
+    settings = dict(
+        num_epoches=30, batch_size=128, hidden_units=400, latent_dimension=20, data_dimension=784, train_size=60_000
+    )
     activation, pixels = "relu", "gray"
     Encoder, Decoder = Encoder, Decoder
 

@@ -25,8 +25,9 @@ class VAE(hw8.AnalyticVAE):
     """1.13-1.15. Pixels are drawn once from Bernoulli(gray value); a sixth of the training images is for validation."""
 
     edition = "uva"
-    settings = dict(num_epoches=40, batch_size=128, hidden_units=500, latent_dimension=20, data_dimension=784,
-                    train_size=50_000)
+    settings = dict(
+        num_epoches=40, batch_size=128, hidden_units=500, latent_dimension=20, data_dimension=784, train_size=50_000
+    )
     activation, scale, pixels = "relu", "deviation", "drawn"
     held_out = "validation"
     Encoder, Decoder = Encoder, hw8.Decoder
@@ -41,8 +42,11 @@ class VAE(hw8.AnalyticVAE):
         kept = len(train[0]) - len(train[0]) // 6  # 50,000 of MNIST's 60,000
         if kept == len(train[0]):
             raise Fault(f"{self.args.data_dir}: {kept} training images leave none for validation; edition uva needs 6")
-        return {"train": [part[:kept] for part in train], "validation": [part[kept:] for part in train],
-                "test": splits["test"]}
+        return {
+            "train": [part[:kept] for part in train],
+            "validation": [part[kept:] for part in train],
+            "test": splits["test"],
+        }
 
     def before_first_epoch(self):
         self.visualize_samples(0)
@@ -80,8 +84,14 @@ class DenseD(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, 512), nn.LeakyReLU(0.2), nn.Linear(512, 256),
-                                    nn.LeakyReLU(0.2), nn.Linear(256, 1))
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(784, 512),
+            nn.LeakyReLU(0.2),
+            nn.Linear(512, 256),
+            nn.LeakyReLU(0.2),
+            nn.Linear(256, 1),
+        )
 
     def forward(self, x):
         return self.layers(x)

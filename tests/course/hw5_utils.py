@@ -18,16 +18,24 @@ def mnist():
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         with gzip.open(f"data/{name}-ubyte.gz") as file:
             content = file.read()
-        arrays.append(np.frombuffer(content[16:], np.uint8).reshape(-1, 28, 28) if "images" in name
-                      else np.frombuffer(content[8:], np.uint8))
+        arrays.append(
+            np.frombuffer(content[16:], np.uint8).reshape(-1, 28, 28)
+            if "images" in name
+            else np.frombuffer(content[8:], np.uint8)
+        )
     return tuple(arrays)
 
 
 def load_mnist():
     train_images, train_labels, test_images, test_labels = mnist()
     N_data = len(train_images)
-    images = [torch.from_numpy(np.round(a[:10000].reshape(-1, 784) / 255.0)).float() for a in (train_images, test_images)]
-    labels = [torch.from_numpy(np.array(a[:10000, None] == np.arange(10), dtype=int)).float() for a in (train_labels, test_labels)]
+    images = [
+        torch.from_numpy(np.round(a[:10000].reshape(-1, 784) / 255.0)).float() for a in (train_images, test_images)
+    ]
+    labels = [
+        torch.from_numpy(np.array(a[:10000, None] == np.arange(10), dtype=int)).float()
+        for a in (train_labels, test_labels)
+    ]
     return N_data, images[0], labels[0], images[1], labels[1]
 
 
