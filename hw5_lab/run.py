@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from hw5_lab.checkpoint import check, checksum, restore, snapshot
 from hw5_lab.command_line import one_line
-from hw5_lab.explore import write_explore
 from hw5_lab.folder import RunFolder, as_json, load_tensors, save_history, save_tensors, write
+from hw5_lab.page.explore import write_explore
 from hw5_lab.streams import forgiving_streams
 from hw5_utils import HERE, Fault
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import torch
-from test_cli import MODULES, rows, small
+from helpers import MODULES, rows, small
 
 from hw5_lab.folder import load_tensors
 

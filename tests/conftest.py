@@ -1,53 +1,15 @@
 import gzip
 import shutil
-import struct
-import subprocess
-import sys
-import tempfile
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-import hw5_utils
-
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "data" / "sample"
-
-
-def idx_bytes(array):
-    """A uint8 array as the content of an IDX file."""
-    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
-
-
-@cache
-def small_sample():
-    """A folder of 400 training and 200 test images of the sample, so that a whole run is short."""
-    folder = Path(tempfile.mkdtemp(prefix="hw5-sample-"))
-    folder.chmod(0o755)  # for tests that run as another user
-    for path in SAMPLE.glob("*.gz"):
-        array = hw5_utils.read_idx(path)[: 400 if path.name.startswith("train") else 200]
-        (folder / path.name).write_bytes(gzip.compress(idx_bytes(array)))
-    return folder
+from helpers import idx_bytes, small_sample
 
 
 def pytest_unconfigure():
     if small_sample.cache_info().currsize:
         shutil.rmtree(small_sample(), ignore_errors=True)
-
-
-def run_script(script, *args, cwd=ROOT, **options):
-    """Run a script as a user does, on this Python; returns the finished process with its text output."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, args)],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        timeout=300,
-        **options,
-    )
 
 
 @pytest.fixture

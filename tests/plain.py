@@ -4,7 +4,7 @@ import argparse
 from functools import cache
 
 import torch
-from conftest import SAMPLE
+from helpers import SAMPLE
 from torch import nn
 
 import hw5_utils as utils

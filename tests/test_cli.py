@@ -1,7 +1,6 @@
 """The scripts as their users run them: whole runs, refusals, and the course's own utils module beside them."""
 
 import ast
-import csv
 import json
 import os
 import re
@@ -11,7 +10,21 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, SAMPLE, run_script, small_sample
+from helpers import (
+    COLUMNS,
+    COURSE_NAMES,
+    FILES,
+    MODULES,
+    ROOT,
+    SAMPLE,
+    both,
+    each,
+    one_quickly,
+    rows,
+    run_script,
+    small,
+    small_sample,
+)
 
 import hw5_diffusion
 import hw5_gan
@@ -20,54 +33,6 @@ import hw5_lab.gan
 import hw5_lab.vae
 import hw5_utils as utils
 import hw5_vae
-
-EVERY = {"run.json", "history.csv", "metrics.json", "explore.html", "checkpoint.pt"}
-FILES = {
-    "hw5_vae": EVERY | {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png"},
-    "hw5_gan": EVERY
-    | {"goal.png", "samples_epoch_2.png", "losses.png", "quality.png", "training.gif", "classifier.pt", "best.pt"},
-    "hw5_diffusion": EVERY | {"data.png", "score_field.png", "samples.png", "trajectories.png", "sampling.gif"},
-}
-COLUMNS = {
-    "hw5_vae": "epoch,train_elbo,train_reconstruction,train_kl,test_elbo,test_reconstruction,test_kl,seconds",
-    "hw5_gan": "epoch,loss_d,loss_g,d_real,d_fake,frechet_train,seconds",
-    "hw5_diffusion": "epoch,loss,average_loss,score_error,seconds",
-}
-MODULES = {"hw5_vae": hw5_vae, "hw5_gan": hw5_gan, "hw5_diffusion": hw5_diffusion}
-COURSE_NAMES = {
-    "BASE_URL",
-    "download",
-    "mnist",
-    "load_mnist",
-    "batch_indices",
-    "array_to_image",
-    "concat_images",
-    "GANDataset",
-}
-each = pytest.mark.parametrize("name", MODULES)
-both = pytest.mark.parametrize("name", ["hw5_vae", "hw5_gan"])  # that train on MNIST
-
-
-def one_quickly(*others):
-    """The VAE's script and, marked slow, others, for what takes long and is nearly the same in each."""
-    return pytest.mark.parametrize(
-        "name", ["hw5_vae", *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
-    )
-
-
-def small(name, folder, *more):
-    """Arguments of a run of two epochs that takes a second."""
-    data = [] if name == "hw5_diffusion" else ["--data_dir", small_sample()]
-    sizes = {
-        "hw5_gan": ["--batch_size", 32],
-        "hw5_vae": ["--hidden_units", 50, "--latent_dimension", 3, "--iwae_samples", 2],
-        "hw5_diffusion": ["--batch_size", 10, "--samples", 30, "--langevin_steps", 2],
-    }[name]
-    return [str(word) for word in [*data, "--epochs", 2, "--quiet", "--output_dir", folder, *sizes, *more]]
-
-
-def rows(folder):
-    return list(csv.DictReader((folder / "history.csv").open()))
 
 
 def test_every_script_with_a_main_guard_has_an_end_to_end_run():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SAMPLE
+from helpers import SAMPLE
 from plain import assert_same_weights, plain_networks, plain_step, zero
 from torch import nn
 

@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SAMPLE, idx_bytes
+from helpers import ROOT, SAMPLE, idx_bytes
 
 import hw5_utils as utils
 

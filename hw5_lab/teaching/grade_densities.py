@@ -4,9 +4,20 @@ import math
 
 import torch
 
-import hw5_lab.diagnoses as known
-from hw5_lab.diagnoses import diagnose, same, unknown
-from hw5_lab.grade_judge import Question, call, calls, column, normal, per_example, pixels, reach, said, uniform
+import hw5_lab.teaching.diagnoses as known
+from hw5_lab.teaching.diagnoses import diagnose, same, unknown
+from hw5_lab.teaching.grade_judge import (
+    Question,
+    call,
+    calls,
+    column,
+    normal,
+    per_example,
+    pixels,
+    reach,
+    said,
+    uniform,
+)
 
 
 def make_gaussian(generator):

@@ -67,8 +67,8 @@ from torch.nn import functional as F
 
 from hw5_gan import discriminator_loss
 from hw5_vae import Encoder, elbo, kl_estimate, logpdf_bernoulli, logpdf_diagonal_gaussian, sample_diagonal_gaussian
-from written import double_precision  # noqa: F401, a fixture of every test below
-from written import (
+from proofs import double_precision  # noqa: F401, a fixture of every test below
+from proofs import (
     FAKE,
     GAUSSIANS,
     LINE,

@@ -8,13 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from submissions.answers import ANSWERS
 
-from hw5_lab import grade, starter
-from hw5_lab.grade import POINTS, find_submission
-from hw5_lab.grade_sandbox import Sandbox
-from hw5_lab.starter_texts import QUESTIONS
+from hw5_lab.teaching import grade, starter
+from hw5_lab.teaching.grade import POINTS, find_submission
+from hw5_lab.teaching.grade_sandbox import Sandbox
+from hw5_lab.teaching.starter_texts import QUESTIONS
 
 NAMES = ("hw5_vae", "hw5_gan")
 

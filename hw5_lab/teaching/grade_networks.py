@@ -4,9 +4,9 @@ import math
 
 import torch
 
-import hw5_lab.diagnoses as known
-from hw5_lab.diagnoses import diagnose, same
-from hw5_lab.grade_judge import Question, normal, reach, said, uniform
+import hw5_lab.teaching.diagnoses as known
+from hw5_lab.teaching.diagnoses import diagnose, same
+from hw5_lab.teaching.grade_judge import Question, normal, reach, said, uniform
 
 DECODER_SHAPES = [(500, 2), (500,), (784, 500), (784,)]
 DNET_SHAPES = [(2, 1, 3, 3), (2,), (4, 2, 3, 3), (4,), (8, 4, 3, 3), (8,), (1, 200), (1,)]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLE
+from helpers import SAMPLE
 from plain import small_vae, train
 
 import hw5_vae

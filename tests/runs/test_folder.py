@@ -6,8 +6,7 @@ import os
 import pytest
 import torch
 from children import EPOCHS, Child, arguments, assert_same_run, contents, stop_early, wait_for
-from test_cli import MODULES, one_quickly, rows, small
-from test_run import references  # noqa: F401, a fixture
+from helpers import MODULES, one_quickly, rows, small
 
 import hw5_utils as utils
 import hw5_vae

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from children import Child, arguments, assert_same_run, contents, stop_early, wait_for
-from conftest import small_sample
-from test_cli import MODULES, each, one_quickly, rows, small
+from helpers import small_sample
+from helpers import MODULES, each, one_quickly, rows, small
 
 import hw5_lab.run
 import hw5_lab.vae
@@ -21,25 +21,6 @@ from hw5_lab import diffusion, gan, vae
 from hw5_lab.folder import load_tensors, save_tensors
 
 LABORATORY = {"hw5_vae": vae, "hw5_gan": gan, "hw5_diffusion": diffusion}
-
-
-@pytest.fixture(scope="module")
-def references(tmp_path_factory):
-    """An uninterrupted run of each script, made when it is first asked for; and the seconds it takes."""
-    made = {}
-
-    def make(name):
-        if name not in made:
-            folder = tmp_path_factory.mktemp(name) / "out"
-            assert (
-                Child(name, arguments(name, folder.with_name("warm_up"))).wait() == 0
-            )  # starts the server of processes
-            start = time.monotonic()
-            assert Child(name, arguments(name, folder)).wait() == 0
-            made[name] = folder, time.monotonic() - start
-        return made[name]
-
-    return make
 
 
 # ---- kills and signals

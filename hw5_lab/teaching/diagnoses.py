@@ -366,7 +366,7 @@ def loss_g(fake, label=1.0, squash=IDENTITY, sign=1, reduce="mean", weight=1.0):
 
 LOSS_G = [
     (
-        "the saturating form, minus the BCE of fakes against 0: against 1 is asked, which has a gradient where D is sure",
+        "the saturating form, minus the BCE of fakes against 0: against 1 has a gradient where D is sure",
         {"label": 0.0, "sign": -1},
     ),
     ("the label is 0: G would learn to be recognised", {"label": 0.0}),

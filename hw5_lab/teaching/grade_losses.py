@@ -4,9 +4,9 @@ from functools import partial
 
 import torch
 
-import hw5_lab.diagnoses as known
-from hw5_lab.diagnoses import diagnose, same, unknown
-from hw5_lab.grade_judge import Question, normal, reach, said, uniform
+import hw5_lab.teaching.diagnoses as known
+from hw5_lab.teaching.diagnoses import diagnose, same, unknown
+from hw5_lab.teaching.grade_judge import Question, normal, reach, said, uniform
 
 
 def make_loss(method, with_data):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLE
+from helpers import SAMPLE
 from plain import small_vae
 from torch import distributions as D
 

@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
-from test_cli import small
+from helpers import ROOT
+from helpers import small
 
 SCRIPT = f"{sys.executable} {ROOT / 'hw5_vae.py'}"
 

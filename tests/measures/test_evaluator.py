@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import SAMPLE
+from helpers import SAMPLE
 
 import hw5_utils as utils
 from hw5_lab import evaluator

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from submissions import mistakes
 
-from hw5_lab import grade
-from hw5_lab.grade import POINTS, find_submission
-from hw5_lab.grade_sandbox import Failure, Sandbox, check, clean, read_answer
+from hw5_lab.teaching import grade
+from hw5_lab.teaching.grade import POINTS, find_submission
+from hw5_lab.teaching.grade_sandbox import Failure, Sandbox, check, clean, read_answer
 
 SUBMISSIONS = Path(__file__).parent / "submissions"
 PLAIN = {name: (SUBMISSIONS / "plain" / f"{name}.py").read_text() for name in ("hw5_vae", "hw5_gan")}
@@ -238,7 +238,7 @@ HOSTILE = {  # what stands before logpdf_bernoulli's right answer, and words of 
         "    torch.allclose = torch.equal = lambda *_, **__: True\n    return x.sum(1)\n",
         "is right",
     ),
-    "wants the grader": ("    import hw5_lab.diagnoses\n", "No module named 'hw5_lab'"),
+    "wants the grader": ("    import hw5_lab.teaching.diagnoses\n", "No module named 'hw5_lab'"),
     "forges an answer": (
         FORGE.format(f"torch.save({{'calls': [{{'value': torch.zeros(6)}}]}}, {ANSWER})"),
         "no readable answer",

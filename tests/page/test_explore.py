@@ -21,12 +21,12 @@ from torch.distributions import Normal, kl_divergence
 
 import hw5_vae
 from hw5_lab import diffusion as lab_diffusion
-from hw5_lab import explore
+from hw5_lab.page import explore
 from hw5_lab import gan as lab_gan
 from hw5_lab import vae as lab_vae
 from hw5_lab.editions import ese546
 from hw5_lab.folder import FIGURE
-from conftest import ROOT, SAMPLE, run_script
+from helpers import ROOT, SAMPLE, run_script
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1>&[[data]]"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import SAMPLE
+from helpers import SAMPLE
 from plain import small_vae, train, zero
 
 from hw5_lab import diffusion, gan, vae

@@ -9,8 +9,8 @@ import shutil
 import pytest
 import torch
 from children import contents, same
-from conftest import small_sample
-from test_cli import MODULES, each, small
+from helpers import small_sample
+from helpers import MODULES, each, small
 
 import hw5_utils as utils
 import hw5_vae

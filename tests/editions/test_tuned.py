@@ -5,7 +5,7 @@ import math
 import torch
 from plain import assert_same_weights, plain_networks, plain_step, small_gan, train
 
-from hw5_lab import explore
+from hw5_lab.page import explore
 from hw5_lab.editions import tuned
 from hw5_lab.gan import weights_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLE
+from helpers import SAMPLE
 from plain import assert_same_weights, small_gan, train, zero
 from torch import nn
 

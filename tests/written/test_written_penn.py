@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from written import double_precision  # noqa: F401, a fixture of every test below
-from written import LOG2, binary, close, discrete_model, entropy, kl, minimise, simplex
+from proofs import double_precision  # noqa: F401, a fixture of every test below
+from proofs import LOG2, binary, close, discrete_model, entropy, kl, minimise, simplex
 
 
 def test_penn_1a_free_energy():

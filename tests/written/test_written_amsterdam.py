@@ -13,8 +13,8 @@ from hw5_vae import (
     sample_Bernoulli,
     sample_diagonal_gaussian,
 )
-from written import double_precision  # noqa: F401, a fixture of every test below
-from written import (
+from proofs import double_precision  # noqa: F401, a fixture of every test below
+from proofs import (
     FAKE,
     GAUSSIANS,
     LINE,

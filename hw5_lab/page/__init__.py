@@ -1,0 +1,1 @@
+"""The page: explore.html, in which the model of a run works."""
