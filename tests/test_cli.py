@@ -186,7 +186,7 @@ def test_a_loud_run_says_what_it_does_and_found(name, tmp_path, capsys, monkeypa
     assert MODULES[name].main(arguments) == 0
     printed = capsys.readouterr()
     first, *results, last = printed.out.strip().splitlines()
-    data = "2,000 points that spell 'CS 446'" if name == "hw5_diffusion" else "400 MNIST images"
+    data = "2,000 points that spell 'CS 446'" if name == "hw5_diffusion" else f"400 of the images of {small_sample()}"
     assert first.startswith(f"Training on {data} with ") and re.search(r" about \d+ (second|minute)s?\.$", first)
     assert last == f"All numbers are in {os.path.join('out', 'metrics.json')}, the figures beside it."
     words = {"hw5_vae": "ELBO", "hw5_gan": "Frechet distance", "hw5_diffusion": "cosine"}[name]

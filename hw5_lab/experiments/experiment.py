@@ -8,6 +8,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from hw5_lab.runs.folder import write
+from hw5_utils import name_of_data
 
 
 class Experiment(ABC):
@@ -113,6 +114,12 @@ class Experiment(ABC):
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=120)
             write(Path(self.folder) / name, buffer.getvalue())
+
+
+def images_in_words(images, data_dir):
+    """How many of which: "10,000 images of MNIST"."""
+    name = name_of_data(data_dir)
+    return f"{len(images):,} of {name}" if name.startswith("the ") else f"{len(images):,} images of {name}"
 
 
 def averaged(network, decay):

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import hw5_utils as utils
 from hw5_gan import tile
-from hw5_lab.experiments.experiment import Experiment, averaged
+from hw5_lab.experiments.experiment import Experiment, averaged, images_in_words
 from hw5_lab.fast.layers import fuse, speed_up
 from hw5_lab.measures.images import Evaluator, frechet_distance, in_unit, nearest_neighbours, resemblance
 from hw5_lab.runs.checkpoint import load
@@ -55,7 +55,7 @@ class GANExperiment(Experiment):
         return self.data
 
     def data_in_words(self):
-        return f"{len(self.data[0]):,} MNIST images"
+        return images_in_words(self.data[0], self.args.data_dir)
 
     # ---- training
 

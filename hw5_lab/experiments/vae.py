@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hw5_lab.experiments import refine
-from hw5_lab.experiments.experiment import Experiment
+from hw5_lab.experiments.experiment import Experiment, images_in_words
 from hw5_lab.fast.layers import fuse
 from hw5_lab.measures.likelihood import (
     log_likelihood_exact,
@@ -66,7 +66,7 @@ class VAEExperiment(Experiment):
         return [part for parts in self.homework.splits.values() for part in parts]
 
     def data_in_words(self):
-        return f"{len(self.homework.train_images):,} MNIST images"
+        return images_in_words(self.homework.train_images, self.args.data_dir)
 
     # ---- training
 

@@ -18,7 +18,7 @@ from hw5_lab.runs.checkpoint import checksum, restore, snapshot
 from hw5_lab.runs.flags import flag_of, one_line
 from hw5_lab.runs.folder import RunFolder, as_json, load_tensors, save_history, save_tensors, write
 from hw5_lab.runs.streams import forgiving_streams
-from hw5_utils import HERE, Fault
+from hw5_utils import HERE, Fault, find_mnist
 
 MEASURING = {"iwae_samples", "samples", "langevin_steps", "langevin_eps"}  # flags of what comes after training
 RECALLED = MEASURING | {"data_dir"}  # flags that run.json keeps beside the settings
@@ -148,7 +148,7 @@ def start(args, build, folder, say):
         say(f"{shown(folder.path)} holds no checkpoint: starting with {with_what}.")
     recalled = {name: value for name, value in vars(args).items() if name in RECALLED}
     if "data_dir" in recalled:
-        recalled["data_dir"] = str(Path(recalled["data_dir"]).absolute())
+        recalled["data_dir"] = str(find_mnist(args.data_dir)[0].absolute())  # also where it is the sample
     mark = {"script": folder.script, "command": args.command, "settings": settings, "recalled": recalled}
     if moved := folder.begin({**mark, "weights": weights}, args.resume_training):
         say(f"{shown(folder.path)} held an earlier run, which is now {shown(moved)}.")

@@ -75,7 +75,7 @@ def test_data_are_cut_to_the_limit():
     assert torch.equal(experiment.homework.train_images, experiment.data[0])
     assert len(small_gan(limit=None).homework.train_images) == 4000
     assert experiment.data[0].dtype == torch.uint8 and experiment.data[1].dtype == torch.long
-    assert experiment.data_in_words() == "40 MNIST images" and experiment.data_tensors() is experiment.data
+    assert experiment.data_in_words() == "40 of the digits of data/sample" and experiment.data_tensors() is experiment.data
 
 
 def test_too_few_images_for_a_batch_are_refused_before_the_training():

@@ -113,7 +113,7 @@ def test_limits_keep_the_first_images(settings, train_count, test_count):
     assert sum(map(len, experiment.data_tensors())) == 2 * (train_count + test_count), (
         "a checkpoint tells its data by all"
     )
-    assert experiment.data_in_words() == f"{train_count:,} MNIST images"
+    assert experiment.data_in_words() == f"{train_count:,} of the digits of data/sample"
 
 
 def test_wrong_data_dimension_is_refused():
