@@ -241,8 +241,11 @@ def test_1_4b_grows_with_the_latent_dimension():
     close(r, 2.38, "mean square of one factor over the square of its mean", atol=0.005)
     close(draws_needed(1), 138.0, "draws for one latent", atol=0.5)
     close(draws_needed(20), 3.4e9, "draws for twenty", atol=0.05e9)
-    close(draws_needed(2) / draws_needed(1), r + 1, "twice the dimensions, r + 1 times the draws")
-    assert r + 1 > 2, "which is more than twice"
+    for d in range(1, 11):
+        close(
+            draws_needed(2 * d) / draws_needed(d), r**d + 1, "twice the dimensions, r^D + 1 times the draws", atol=1e-6
+        )
+        assert r**d + 1 > 2, "which is more than twice"
 
 
 def test_1_4b_latents_that_are_not_used_cost_nothing():

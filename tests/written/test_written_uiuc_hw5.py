@@ -378,7 +378,12 @@ def test_1h_kl_of_gaussians_of_equal_width():
 
 
 def test_1h_mistakes():
-    """Without the sum over z the expression depends on z; log[exp(a) + b] for log exp(a + b) gives another number."""
+    """Without the sum over z it depends on z and has both signs; log[exp(a) + b] for log exp(a + b) is another number."""
+    s = symbolic
+    bracket = ((s.z - s.mu_p) ** 2 - (s.z - s.mu_q) ** 2) / (2 * s.sigma**2)
+    assert s.same(sympy.diff(bracket, s.z), (s.mu_q - s.mu_p) / s.sigma**2), (
+        "a line in z: both signs if the means differ"
+    )
     for mu_phi, mu_p, sigma, copied in ((1, 0, 1, 0.11547), (-1, 2, 1, 1.53432), (0, 3, 1.5, 0.79120)):
         q = gaussian(mu_phi, sigma)
         answer = (mu_phi - mu_p) ** 2 / (2 * sigma**2)

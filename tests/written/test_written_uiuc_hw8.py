@@ -1,5 +1,8 @@
 """Proofs of the answers in written/uiuc_hw8.md, which names each of these tests."""
 
+import re
+from pathlib import Path
+
 import torch
 
 import symbolic
@@ -19,6 +22,8 @@ from proofs import (
     random_model,
     reparameterize,
 )
+
+ANSWERS = Path(__file__).resolve().parents[2] / "written" / "uiuc_hw8.md"
 
 
 def test_1a_bound_for_a_discrete_z():
@@ -139,6 +144,11 @@ def test_1g_reparameterize():
     near(eps**4, 3, "the fourth moment of a normal")
     squares = ((z - mu) / logvar.exp()).flatten() ** 2
     far(squares, 1, "were exp(logvar) the deviation, this would be eps^2, with mean 1")
+
+    answer = {"torch": torch}
+    exec(re.search(r"```python\n(.*?)```", ANSWERS.read_text(encoding="utf-8"), re.DOTALL)[1], answer)
+    torch.manual_seed(1)
+    close(answer["reparameterize"](mu, logvar), z, "the code in the answer")
 
     mu, logvar = mu.requires_grad_(), logvar.requires_grad_()
     torch.manual_seed(1)
