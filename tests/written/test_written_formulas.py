@@ -39,7 +39,7 @@ def bernoulli():
     return Meaning(names, {"j": (-1, 6)}, also=[r"\prod_j (\hat y_j + 1 - \hat y_j) = 1"])
 
 
-def bound(q="q_\\phi(z|x)", also=(), at_the_answer=False, bare=False):
+def bound(q="q_\\phi(z|x)", also=(), at_the_answer=False):
     """A random model with five z: any q, or the one of 1(i), with its multiplier."""
     prior, log_p_x_z, posterior, log_p_x = random_model(5)
     q_z = posterior if at_the_answer else full(1, 5)[0]
@@ -48,20 +48,34 @@ def bound(q="q_\\phi(z|x)", also=(), at_the_answer=False, bare=False):
     for z in ("z", "z'", r"\hat z"):
         names |= {rf"p_\theta(x|{z})": log_p_x_z.exp(), f"p({z})": prior}
     names |= {r"p_\theta(x,z)": prior * log_p_x_z.exp(), r"\lambda": multiplier, "e": math.e}
-    names["L"] = q_z @ log_p_x_z - kl(q_z, prior) + multiplier * (q_z.sum() - 1)
     of_q = q_z.clone().requires_grad_()
     lagrangian = of_q @ log_p_x_z - (of_q * (of_q / prior).log()).sum() + multiplier * (of_q.sum() - 1)
     names[r"\frac{\partial L}{\partial q_\phi(z|x)}"] = torch.autograd.grad(lagrangian, of_q)[0]
     axes = {z: (-1, 5) for z in ("z", "z'", r"\hat z")}
-    return Meaning(names, axes, {q: (q_z, -1)}, also, names["L"] if bare else None)
+    return Meaning(names, axes, {q: (q_z, -1)}, also)
+
+
+def lagrangian(q):
+    """Any positive numbers as q, for the constraint is a term of its own, and any multiplier."""
+    meaning = bound(q)
+    prior, log_p_x_z = meaning.names["p(z)"], meaning.names[r"p_\theta(x|z)"].log()
+    numbers, multiplier = 0.1 + torch.rand(5), torch.randn(())
+    meaning.bare = numbers @ log_p_x_z - kl(numbers, prior) + multiplier * (numbers.sum() - 1)
+    meaning.names |= {q: numbers, r"\lambda": multiplier, "L": meaning.bare}
+    return meaning
+
+
+def optimum(q, also):
+    return lambda: bound(q, also, at_the_answer=True)
 
 
 NOT_NEGATIVE = r"-\mathrm{KL}(q, p) = \sum_z q(z) \log \frac{p(z)}{q(z)} \le \log \sum_z p(z) \le 0"
 
 
 def two_distributions(also=()):
-    q, p = full(2, 5)
-    return Meaning({"q(z)": q, "p(z)": p, "q": q, "p": p}, {"z": (-1, 5)}, also=also)
+    """q(z) and p(z) are those of the three z that q allows; p allows two more."""
+    q, p = torch.cat([full(1, 3)[0], torch.zeros(2)]), full(1, 5)[0]
+    return Meaning({"q(z)": q[:3], "p(z)": p[:3], "q": q, "p": p}, {"z": (-1, 3)}, also=also)
 
 
 def estimates():
@@ -291,6 +305,13 @@ def mean_fields(same):
     return Meaning(names, {"i": (-1, 4)}, also=() if same else [r"H(q) \le (N - 1) \log 2"])
 
 
+OPTIMUM = [
+    r"q_\phi(z|x) = p_\theta(x|z) p(z) e^{\lambda - 1}",
+    r"e^{1 - \lambda} = \sum_{z'} p_\theta(x|z') p(z') = p_\theta(x)",
+    r"\lambda = 1 - \log p_\theta(x)",
+]
+OPTIMUM_HW8 = [r"e^{1 - \lambda} = \sum_{\hat z} p_\theta(x|\hat z) p(\hat z)", OPTIMUM[2]]
+
 MEANINGS = {  # of each question: one for all of its displayed formulas, or one for each
     "uiuc_hw5": {
         "1(a)": [bernoulli],
@@ -299,16 +320,7 @@ MEANINGS = {  # of each question: one for all of its displayed formulas, or one 
         "1(e)": [estimates],
         "1(f)": [prior_as_q],
         "1(h)": [widths_in_a_line],
-        "1(i)": [
-            lambda: bound(
-                at_the_answer=True,
-                also=[
-                    r"q_\phi(z|x) = p_\theta(x|z) p(z) e^{\lambda - 1}",
-                    r"e^{1 - \lambda} = \sum_{z'} p_\theta(x|z') p(z') = p_\theta(x)",
-                    r"\lambda = 1 - \log p_\theta(x)",
-                ],
-            )
-        ],
+        "1(i)": [lambda: lagrangian(r"q_\phi(z|x)"), *[optimum(r"q_\phi(z|x)", OPTIMUM)] * 2],
         "1(j)": [lambda: bound(also=[r"\frac{p_\theta(x|z) p(z)}{p_\theta(x)} = p_\theta(z|x)"])],
         "3(a)": [game],
         "3(b)": [game],
@@ -320,17 +332,7 @@ MEANINGS = {  # of each question: one for all of its displayed formulas, or one 
         "1(a)": [lambda: bound("q(z|x)")],
         "1(b)": [lambda: two_distributions([NOT_NEGATIVE])],
         "1(d)": [lambda: equal_widths("q(z|x)", r"\mu_q")],
-        "1(e)": [
-            lambda: bound(
-                "q(z|x)",
-                at_the_answer=True,
-                bare=True,
-                also=[
-                    r"e^{1 - \lambda} = \sum_{\hat z} p_\theta(x|\hat z) p(\hat z)",
-                    r"\lambda = 1 - \log p_\theta(x)",
-                ],
-            )
-        ],
+        "1(e)": [lambda: lagrangian("q(z|x)"), *[optimum("q(z|x)", OPTIMUM_HW8)] * 2],
         "1(f)": [lambda: bound("q(z|x)")],
     },
     "amsterdam": {
