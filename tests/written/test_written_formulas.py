@@ -105,7 +105,7 @@ def prior_as_q():
 
 
 def equal_widths(q=r"q_\phi(z|x)", mean=r"\mu_\phi"):
-    (mu, mu_p), sigma = torch.randn(2), 0.6 + torch.rand(())
+    (mu, mu_p), sigma = 2 * torch.rand(2) - 1, 0.6 + torch.rand(())
     names = {q: gaussian(mu, sigma), "p(z)": gaussian(mu_p, sigma), mean: mu, r"\mu_p": mu_p, r"\sigma": sigma, "z": Z}
     return Meaning(names, {"z": (-1, 241)}, {r"q_\phi": (names[q], -1)})
 
@@ -194,7 +194,7 @@ def variance_of_a_draw():
 
 
 def two_gaussians(standard):
-    (mu, mu_p), (sigma, sigma_p) = torch.randn(2), 0.6 + torch.rand(2)
+    (mu, mu_p), (sigma, sigma_p) = 2 * torch.rand(2) - 1, 0.6 + torch.rand(2)
     if standard:
         mu_p, sigma_p = torch.tensor(0.0), torch.tensor(1.0)
     q, p = gaussian(mu, sigma), gaussian(mu_p, sigma_p)
@@ -218,7 +218,7 @@ def lower_bound():
 
 def two_losses():
     prior, log_p_x_z, _, _ = line_model()
-    m, s = torch.randn(()), 0.6 + torch.rand(())
+    m, s = 2 * torch.rand(()) - 1, 0.6 + torch.rand(())
     q = gaussian(m, s)
     names = {r"q_\phi(Z | \mathbf x_n)": q, "p(Z)": prior, r"p_\theta(\mathbf x_n | Z)": log_p_x_z.exp()}
     names |= {

@@ -41,8 +41,8 @@ def test_1a_largest_free_energy():
         assert (log_z - free_energy(q, phi, beta) >= 2 * distance(q, p) ** 2 - 1e-12).all(), "every other q has less"
     logits = torch.zeros(5, requires_grad=True)
     largest = -minimise(lambda: -free_energy(logits.softmax(0), phi, beta), logits)
-    close(largest, log_z, "gradients find the same largest F")
-    close(logits.softmax(0), p, "at q = p", atol=1e-5)
+    close(largest, log_z, "gradients find the same largest F", atol=1e-6)
+    close(logits.softmax(0), p, "at q = p", atol=1e-3)
 
 
 def test_1a_mistakes():
@@ -55,8 +55,8 @@ def test_1a_mistakes():
         assert (other >= -log_z / beta - 1e-12).all(), "no q has less"
         logits = torch.zeros(5, requires_grad=True)
         least = minimise(lambda: logits.softmax(0) @ phi - entropy(logits.softmax(0)) / beta, logits)
-        close(least, -log_z / beta, "its least value")
-        close(logits.softmax(0), p, "is at q = p", atol=1e-5)
+        close(least, -log_z / beta, "its least value", atol=1e-6)
+        close(logits.softmax(0), p, "is at q = p", atol=1e-3)
 
 
 def test_1a_the_elbo_is_a_free_energy():
