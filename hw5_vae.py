@@ -179,11 +179,11 @@ def evaluating(method):
 
     @functools.wraps(method)
     @torch.no_grad()
-    def wrapped(self, *args):
+    def wrapped(self, *args, **options):
         training = self.training
         self.eval()
         try:
-            return method(self, *args)
+            return method(self, *args, **options)
         finally:
             self.train(training)
 

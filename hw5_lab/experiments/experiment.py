@@ -94,8 +94,11 @@ class Experiment(ABC):
     # ---- what comes out
 
     @abstractmethod
-    def measure(self):
-        """(metrics, findings): plain values for metrics.json, and tensors for figures and the page."""
+    def measure(self, how="usual", progress=iter):
+        """(metrics, findings): plain values for metrics.json, and tensors for figures and the page.
+
+        `how` is "quick", "usual" or "full"; `progress` wraps the loops that take long.
+        """
 
     @abstractmethod
     def summary(self, metrics):
