@@ -379,8 +379,8 @@ def check_finite(experiment, row):
 # ------------------------------------------------------------------------------------------------ its end
 
 
-def evaluate(args, build, folder, say):
-    """--evaluate: what the model in the folder is worth; the exit code. Only a finished run's results are rewritten."""
+def trained(args, build, folder):
+    """(experiment, args, state) of the run in the folder, with its weights, as its checkpoint has them."""
     path = folder.path / "checkpoint.pt"
     state = folder.load_checkpoint()
     if state is None:
@@ -388,6 +388,12 @@ def evaluate(args, build, folder, say):
     args = recall(args, state, folder)
     experiment, settings = build_experiment(args, build)
     restore(experiment, state, settings, path, training=False, free=WHERE)
+    return experiment, args, state
+
+
+def evaluate(args, build, folder, say):
+    """--evaluate: what the model in the folder is worth; the exit code. Only a finished run's results are rewritten."""
+    experiment, args, state = trained(args, build, folder)
     kept, now = state["environment"], environment(args, experiment)
     unchanged = kept.get("source") == now["source"]
     if not unchanged:
