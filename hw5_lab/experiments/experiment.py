@@ -52,7 +52,7 @@ class Experiment(ABC):
 
     @property
     def generators(self):
-        """{name: torch.Generator} from which training draws: the homework's own, and PyTorch's, for a student's dropout."""
+        """{name: torch.Generator} from which training draws: the homework's, and PyTorch's, for a student's dropout."""
         own = {name: value for name, value in vars(self.homework).items() if isinstance(value, torch.Generator)}
         if self.device.type == "cuda":
             own["cuda"] = torch.cuda.default_generators[self.device.index or 0]
