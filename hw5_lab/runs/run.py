@@ -153,7 +153,7 @@ def train_and_measure(args, build, folder, stop, say):
         say(f"Stopped: the first {epochs} of {experiment.epochs} epochs are kept. To go on: {again(args)}")
         return 128 + stop.signum
     experiment.visualize()
-    finish(experiment, kept, folder.path, say, args)
+    finish(experiment, kept, folder.path, say)
     return 0
 
 
@@ -403,16 +403,17 @@ def evaluate(args, build, folder, say):
     rewrite = folder.finished and folder.writable and (unchanged or args.rewrite)
     if rewrite:
         experiment.folder = folder.path
-    finish(experiment, kept, folder.path if rewrite else None, say, args, evaluation=now)
+    finish(experiment, kept, folder.path if rewrite else None, say, evaluation=now)
     return 0
 
 
-def finish(experiment, kept, path, say, args, **more):
+def finish(experiment, kept, path, say, **more):
     """Measure the model, write explore.html and metrics.json, the mark of a finished run, and say the results.
 
     The page comes before what takes long, and once more after it. No page, and no figure, keeps the numbers from being
     written.
     """
+    args = experiment.args
     if path and args.measure != "quick":
         write_page(experiment, {}, kept, path, {}, say)
     waits = args.quiet or not sys.stderr.isatty()
