@@ -1,10 +1,14 @@
 """What several test files share: networks and steps as plain as can be, small experiments, a run without files."""
 
 import argparse
+import io
 from functools import cache
+from pathlib import Path
 
 import torch
 from helpers import SAMPLE
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 
 import hw5_utils as utils
@@ -30,6 +34,20 @@ def settings_of(script, edition="cs446", **given):
     """The settings of a command that names this edition, on a CPU, with others in their place."""
     args = door.parse_args(script, ["--edition", edition, "--device", "cpu"])
     return argparse.Namespace(**{**vars(args), **given})
+
+
+def without_drawing(monkeypatch):
+    """Figures are made and saved, but of one pixel only: drawing takes longer than what is tested."""
+    png = io.BytesIO()
+    Image.new("L", (1, 1)).save(png, "PNG")
+
+    def savefig(figure, file, **_):
+        if hasattr(file, "write"):
+            file.write(png.getvalue())
+        else:
+            Path(file).write_bytes(png.getvalue())
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 def train(experiment):

@@ -7,7 +7,17 @@ import math
 import pytest
 import torch
 from helpers import ROOT, SAMPLE
-from plain import assert_same_weights, sample, settings_of, small_diffusion, small_gan, small_vae, train, zero
+from plain import (
+    assert_same_weights,
+    sample,
+    settings_of,
+    small_diffusion,
+    small_gan,
+    small_vae,
+    train,
+    without_drawing,
+    zero,
+)
 
 import hw5_vae
 from hw5_lab import door
@@ -138,7 +148,8 @@ slowly = lambda name: pytest.param(name, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("name", [slowly("uva"), "ese546", slowly("hw8")])
-def test_every_edition_learns_draws_and_is_measured(name, tmp_path):
+def test_every_edition_learns_draws_and_is_measured(name, tmp_path, monkeypatch):
+    without_drawing(monkeypatch)
     experiment = small_vae(name, limit=300, num_epoches=3, iwae_samples=5)
     experiment.folder = tmp_path
     history = train(experiment)
@@ -253,6 +264,7 @@ QUICK = {("hw5_vae", "ese546"), ("hw5_gan", "uva")}  # all others are slow
 )
 def test_every_edition_trains_and_draws_alone_as_in_the_laboratory(script, name, tmp_path, monkeypatch, capsys):
     """train() and visualize() of the homework itself: the weights of a run, a line per epoch, its own figures."""
+    without_drawing(monkeypatch)
     experiment = SMALL[script](name)
     train(experiment)
     homework = alone(script, name, experiment.args, experiment)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SAMPLE
-from plain import assert_same_weights, small_gan, small_vae, train, zero
+from plain import assert_same_weights, small_gan, small_vae, train, without_drawing, zero
 from torch import distributions as D
 from torch import nn
 
@@ -255,7 +255,8 @@ def test_the_laboratory_tells_the_homework_the_classes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("epochs, expected", [(4, {0, 2, 4}), (200, {0, 100, 200})])
-def test_samples_at_start_halfway_and_end(epochs, expected, tmp_path):
+def test_samples_at_start_halfway_and_end(epochs, expected, tmp_path, monkeypatch):
+    without_drawing(monkeypatch)
     experiment, gan = dense_gan(tmp_path, limit=40, n_epochs=epochs)
     assert gan.sample_epochs == expected
     if epochs == 4:

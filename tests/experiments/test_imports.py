@@ -123,7 +123,6 @@ from hw5_lab import door
 from hw5_lab.runs import run
 experiment = door.build("{script}", door.parse_args("{script}", {arguments}))
 next(experiment.rows(0))
-experiment.measure("quick")
 """
 TELL = 'print(*sorted(name for name in sys.modules if name.startswith("hw5_")))'
 OWN = {"hw5_vae": "vae", "hw5_gan": "gan", "hw5_diffusion": "diffusion"}
@@ -138,16 +137,10 @@ FOREIGN = {
     "script, edition, code",
     [
         ("hw5_vae", "cs446", BEGINNING),
-        *(
-            pytest.param(*each, RUN, marks=pytest.mark.slow)
-            for each in (
-                ("hw5_vae", "cs446"),
-                ("hw5_vae", "uva"),
-                ("hw5_gan", "cs446"),
-                ("hw5_gan", "uva"),
-                ("hw5_diffusion", "cs446"),
-            )
-        ),
+        pytest.param("hw5_vae", "uva", RUN, marks=pytest.mark.slow),
+        pytest.param("hw5_gan", "cs446", RUN, marks=pytest.mark.slow),
+        pytest.param("hw5_gan", "uva", BEGINNING, marks=pytest.mark.slow),
+        pytest.param("hw5_diffusion", "cs446", BEGINNING, marks=pytest.mark.slow),
     ],
     ids=lambda value: {BEGINNING: "beginning", RUN: "run"}.get(value, value),
 )

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from plain import Optimal, assert_same_weights, settings_of, small_diffusion, train, word
+from plain import Optimal, assert_same_weights, settings_of, small_diffusion, train, without_drawing, word
 
 import hw5_diffusion
 from hw5_lab import door
@@ -91,7 +91,7 @@ def test_a_run_that_goes_on_has_the_average_of_a_whole_run(edition):
 
 def test_state_is_all_that_the_homework_has():
     experiment = small_diffusion()
-    assert set(experiment.parts) == {"network", "optimizers_0"} and set(experiment.generators) == {"noise_rng"}
+    assert set(experiment.parts) == {"network", "optimizers_0"} and set(experiment.generators) == {"noise_rng", "torch"}
     averaged = set(small_diffusion("s24").parts) - {"network", "optimizers_0", "optimizers_1"}
     assert len(averaged) == 1, "a checkpoint holds the average, once"
 
@@ -116,6 +116,7 @@ def test_history_has_a_row_for_each_epoch():
 @pytest.mark.slow
 def test_looking_changes_nothing_of_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(diffusion, "PAIRS", 1)
+    without_drawing(monkeypatch)
     weights = []
     for looks in (False, True):
         experiment = coarse(small_diffusion(n_epochs=1, batch_size=10, samples=20, langevin_steps=1, ema_decay=0.9))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SAMPLE
-from plain import assert_same_weights, settings_of, small_gan, train, zero
+from plain import assert_same_weights, settings_of, small_gan, train, without_drawing, zero
 from torch import nn
 
 import hw5_gan
@@ -66,7 +66,7 @@ def test_steps_are_the_ticks_of_an_epoch(iter_d, iter_g):
 def test_state_is_all_that_the_homework_has():
     experiment = small_gan()
     assert set(experiment.parts) == {"disc", "gen", "optim_d", "optim_g"}
-    assert set(experiment.generators) == {"shuffle_rng", "noise_rng"}
+    assert set(experiment.generators) == {"shuffle_rng", "noise_rng", "torch"}
     assert set(experiment.record) == {"history", "frames", "snapshots", "best"}
 
 
@@ -309,7 +309,8 @@ def test_samples_are_drawn_every_ten_epochs_and_at_the_end(epochs, drawn):
     assert saved == ["goal.png", *(f"samples_epoch_{epoch}.png" for epoch in drawn)]
 
 
-def test_looking_moves_no_random_numbers_of_training(tmp_path):
+def test_looking_moves_no_random_numbers_of_training(tmp_path, monkeypatch):
+    without_drawing(monkeypatch)
     experiment = small_gan(folder=tmp_path)
     experiment.get_ready()
     gan = experiment.homework
