@@ -136,7 +136,7 @@ def grid_of(decoder, latent, reach):
 
 # ---------------------------------------------------------------------------------------------------------- GAN
 
-REAL = 250  # training images that the page holds, and samples of the run's own noise
+REAL = 180  # training images that the page holds, and samples of the run's own noise
 SAMPLES = 20  # of a grid
 DIRECTIONS = 6
 

@@ -196,7 +196,7 @@ function samplingPanel(diffusion, model, stage) {
     choice("Steps at each level", many(sizes.map((size) => [size, size === model.steps ? `${size}, as the run` : String(size)]), chain.perLevel), setting("perLevel"), chain.perLevel),
     choice("Size of a step", many([[0.25, "a quarter"], [1, "as the run"], [2, "double"], [4, "four times"]], chain.factor), setting("factor"), chain.factor),
     tick("noise in each step", chain.noise, setting("noise", Boolean)),
-    csv("points", () => [["x", "y"], ...range(chain.frames[at].length / 2).map((i) => [...chain.frames[at].subarray(2 * i, 2 * i + 2)])]))));
+    csv("points", () => [["x", "y"], ...range(chain.frames[at].length / 2).map((i) => [...chain.frames[at].subarray(2 * i, 2 * i + 2)])])));
   const mine = (view.get("mine") ?? "").split(",").map(parseFloat);
   if (mine.length > 1 && mine.every(Number.isFinite)) chain.mine = range(mine.length >> 1).map((i) => mine.slice(2 * i, 2 * i + 2));
   restart((viewed("step", 1) ?? [0])[0]);

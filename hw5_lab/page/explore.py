@@ -198,7 +198,7 @@ def page(kind, description, run):
         "reason": html.escape(
             f"This page cannot run the networks of this run. {reason[0].upper()}{reason[1:]}. So it shows the figures."
             if reason
-            else "The panels of this page need JavaScript, which is blocked or switched off here: these are the figures."
+            else "The panels of this page need JavaScript, which is blocked or switched off. These are the figures."
         ),
         "precision": "one byte for each weight" if description.get("small") else "float16 weights",
         "note": html.escape(description.get("note", "")),

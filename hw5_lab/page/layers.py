@@ -4,8 +4,8 @@
     run(program, x)                     # what the page computes, in double precision
 
 A program is a dict: `inputs`, how many; `ops`, in their order; `outputs`, the numbers of the results. Inputs and
-results of operations are numbered from 0 on. The operations are those of PyTorch below all modules and functions, so it does
-not matter how a network is written: modules, functions, one class or several. maths.js has the same operations.
+results of operations are numbered from 0 on. The operations are those of PyTorch below all modules and functions, so it
+does not matter how a network is written: modules, functions, one class or several. maths.js has the same operations.
 """
 
 import copy
@@ -225,6 +225,54 @@ def record(function, *inputs):
     }
 
 
+KNOWN = "softplus", "silu", "sigmoid", "tanh", "relu"  # maps that a network may write out itself
+
+
+def simplified(program):
+    """The same program, with one step where several on the same numbers are together a function that has a name.
+
+    Such steps take one value, and scalars, apart from each other: their function of one number can be compared.
+    """
+    first, ops = program["inputs"], list(program["ops"])
+    roots = list(range(first))  # of each value: the one from which such steps lead to it; None for a scalar
+    for number, op in enumerate(ops, first):
+        found = {roots[each] for each in op.get("of", [])} - {None}
+        scalar = op["op"] == "constant" and op["value"].numel() == 1
+        roots.append(None if scalar else found.pop() if op["op"] in {*MAPS, *BINARY} and len(found) == 1 else number)
+    x = torch.linspace(-15, 15, 3001, dtype=torch.double)
+
+    def value(number, root):
+        if number == root:
+            return x
+        op = ops[number - first]
+        if op["op"] == "constant":
+            return op["value"].double().reshape(())
+        return {**BINARY, **MAPS}[op["op"]](*(value(each, root) for each in op["of"]), *op.get("numbers", []))
+
+    used = {each for op in ops if op["op"] not in {*MAPS, *BINARY} for each in op.get("of", [])}
+    for number in used | set(program["outputs"]):
+        root = roots[number]
+        if root not in (number, None) and ops[number - first]["of"] != [root]:
+            y = value(number, root)
+            for name in KNOWN:
+                if torch.allclose(y, MAPS[name](x), rtol=1e-6, atol=1e-6):
+                    ops[number - first] = {"op": name, "of": [root], "numbers": []}
+    return without_unused({**program, "ops": ops})
+
+
+def without_unused(program):
+    """A program without the steps that no result needs."""
+    first, needed = program["inputs"], set(program["outputs"])
+    for number in reversed(range(len(program["ops"]))):
+        if first + number in needed:
+            needed |= set(program["ops"][number].get("of", []))
+    kept = [*range(first), *(number for number in sorted(needed) if number >= first)]
+    new = {old: number for number, old in enumerate(kept)}
+    moved = lambda op: {**op, "of": [new[each] for each in op["of"]]} if "of" in op else op
+    ops = [moved(program["ops"][old - first]) for old in kept[first:]]
+    return {"inputs": first, "ops": ops, "outputs": [new[each] for each in program["outputs"]]}
+
+
 def on_cpu(network):
     """A copy of a network for looking: on the CPU, in evaluation mode."""
     return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
@@ -238,7 +286,7 @@ def describe(name, function, *inputs, small=False):
     batch, and the results of all are compared, so a step that depends on the values or on the batch is found.
     """
     try:
-        program = record(function, *(value[:2] for value in inputs))
+        program = simplified(record(function, *(value[:2] for value in inputs)))
         expected = function(*inputs)
         expected = list(expected) if isinstance(expected, (tuple, list)) else [expected]
         compare(run(program, *inputs), expected, 1e-3, "other values")

@@ -108,29 +108,38 @@ function linear({ weight, bias }, x, n) {
   return y;
 }
 
-/** A convolution of x [n,channels,high,wide] as one linear layer of the patches under its kernel; see layers.py. */
+/** A convolution of x [n,channels,high,wide]; its pixels first move apart by `spread`, with zeros between (layers.py). */
 function convolve(op, { data, shape: [n, channels, high, wide] }) {
-  const { kernel, stride, padding, spread, extra } = op, size = kernel * kernel, outputs = op.bias.length;
-  const reach = (side) => (side - 1) * spread + 1 + extra, out = (side) => Math.floor((reach(side) + 2 * padding - kernel) / stride) + 1;
-  const rows = out(high), columns = out(wide), area = rows * columns, patch = channels * size;
-  const patches = new Float64Array(area * patch), y = new Float64Array(n * outputs * area);
-  for (let image = 0; image < n; image++) {
-    patches.fill(0);
-    for (let c = 0; c < channels; c++)
-      for (let k = 0; k < size; k++) {
-        const down = Math.floor(k / kernel) - padding, right = (k % kernel) - padding;
-        for (let row = 0; row < rows; row++) {
-          const from = (row * stride + down) / spread;
-          if (from < 0 || from >= high || from % 1) continue;
-          const line = ((image * channels + c) * high + from) * wide, to = row * columns * patch + c * size + k;
-          for (let col = 0; col < columns; col++) {
-            const at = (col * stride + right) / spread;
-            if (at >= 0 && at < wide && at % 1 === 0) patches[to + col * patch] = data[line + at];
+  const { weight, bias, kernel, stride, padding, spread, extra } = op, outputs = bias.length, size = kernel * kernel;
+  const extent = (length) => (length - 1) * spread + 1 + extra + 2 * padding;
+  const tall = extent(high), broad = extent(wide), rows = Math.floor((tall - kernel) / stride) + 1, columns = Math.floor((broad - kernel) / stride) + 1;
+  const planes = new Float64Array(channels * tall * broad), y = new Float64Array(n * outputs * rows * columns);
+  for (let image = 0, end = 0; image < n; image++) {
+    for (let line = 0; line < channels * high; line++) {
+      let to = (Math.floor(line / high) * tall + padding + (line % high) * spread) * broad + padding, from = (image * channels * high + line) * wide;
+      for (let col = 0; col < wide; col++, to += spread) planes[to] = data[from++];
+    }
+    for (let o = 0; o < outputs; o++) {
+      const start = end;
+      y.fill(bias[o], start, end += rows * columns);
+      for (let c = 0; c < channels; c++) {
+        const w = weight.subarray((o * channels + c) * size, (o * channels + c + 1) * size), plane = c * tall * broad;
+        if (kernel === 3 && stride === 1) { // the usual kernel: nine products at once
+          const [a, b, d, e, f, g, h, k, l] = w;
+          for (let row = 0, at = start; row < rows; row++) {
+            let p = plane + row * broad, q = p + broad, r = q + broad; // the three rows under the kernel
+            for (const stop = at + columns; at < stop; at++, p++, q++, r++)
+              y[at] += a * planes[p] + b * planes[p + 1] + d * planes[p + 2] + e * planes[q] + f * planes[q + 1]
+                + g * planes[q + 2] + h * planes[r] + k * planes[r + 1] + l * planes[r + 2];
           }
-        }
+        } else
+          for (let k = 0; k < size; k++)
+            for (let row = 0, at = start; row < rows; row++) {
+              let p = plane + (row * stride + Math.floor(k / kernel)) * broad + (k % kernel);
+              for (const stop = at + columns; at < stop; at++, p += stride) y[at] += w[k] * planes[p];
+            }
       }
-    const values = linear(op, patches, area);
-    for (let o = 0, at = image * outputs * area; o < outputs; o++) for (let i = 0; i < area; i++) y[at++] = values[i * outputs + o];
+    }
   }
   return { data: y, shape: [n, outputs, rows, columns] };
 }

@@ -6,7 +6,7 @@ const nats = (x, error = 0) => (Number.isFinite(x) ? `${error < 0.1 ? fixed(x) :
 
 /** Everything that the page knows of an image x. quick: for an image that still changes. */
 function measured(vae, x, name, quick) {
-  const q = vae.encode(x), reconstruction = vae.reconstruction(x, q), kl = vae.divergence(q);
+  const q = vae.encode(x), reconstruction = vae.reconstruction(x, q, quick ? "quick" : 0), kl = vae.divergence(q);
   return { x, name, q, quick, kl, exact: vae.grid && vae.grid.posterior(x, quick), ...bound([reconstruction], kl, vae.turns) };
 }
 

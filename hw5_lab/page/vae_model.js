@@ -35,7 +35,7 @@ function prepareVae(model) {
     }
     const axes = [], wide = Math.sqrt(2 * (latent + 2)), inner = Math.sqrt(latent + 2 - wide), outer = Math.sqrt(latent + 2 + wide);
     const share = (wide - 2) / (2 * wide); // of the outer points, so that the mean square is right
-    const noise = slices(normals(500 + turn, latent * Math.min(latent, 32)), Math.min(latent, 32));
+    const noise = slices(normals(500 + (+turn || 0), latent * Math.min(latent, 32)), Math.min(latent, 32));
     for (const axis of noise) { // Gram and Schmidt
       for (const other of axes) {
         const along = axis.reduce((total, value, d) => total + value * other[d], 0);
@@ -44,13 +44,14 @@ function prepareVae(model) {
       const length = Math.hypot(...axis);
       axes.push(axis.map((value) => value / length));
     }
-    const points = axes.flatMap((axis) => [inner, -inner, outer, -outer].map((radius) => axis.map((value) => radius * value)));
-    const weights = axes.flatMap(() => [1 - share, 1 - share, share, share].map((weight) => weight / (2 * axes.length)));
-    return { eps: joined(points), weights };
+    const mean = Math.sqrt(latent), radii = turn === "quick" ? [[mean, 1]] : [[inner, 1 - share], [outer, share]];
+    const signed = radii.flatMap(([radius, weight]) => [[radius, weight], [-radius, weight]]);
+    const points = axes.flatMap((axis) => signed.map(([radius]) => axis.map((value) => radius * value)));
+    return { eps: joined(points), weights: axes.flatMap(() => signed.map(([, weight]) => weight / (2 * axes.length))) };
   }
-  const rules = [];
+  const rules = {};
 
-  /** E[log p(x|z)] with z from q, by the points of one turn. */
+  /** E[log p(x|z)] with z from q, by the points of one turn, or by half as many, "quick". */
   function reconstruction(x, { mu, sd }, turn = 0) {
     const { eps, weights } = (rules[turn] ||= cubature(turn));
     const all = logits(eps.map((value, i) => mu[i % latent] + sd[i % latent] * value), weights.length);
