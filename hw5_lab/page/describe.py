@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hw5_lab.page.layers import CannotRun, describe, halves, on_cpu, restored, run, weights_of
+from hw5_lab.page.layers import CannotRun, describe, halves, on_cpu, products, restored, run, weights_of
 
 HALVES = 1_250_000  # weights that fit as float16; a network with more keeps a byte for each
 MOST = 8_000_000  # weights that a page holds at all
@@ -37,7 +37,8 @@ SHOWN = 2000  # test codes in the latent plane
 LOADABLE = 300  # test images that can be loaded where a pixel takes a byte
 GAPS = 10  # test images with the largest gap
 GRID = {1: 1024, 2: 128}  # points of the posterior's grid in each direction, for so many latents
-WORK = 8.2e6  # hidden units at all points of the grid: what a page computes in less than a second
+STORED = 1.6e7  # numbers that the page keeps for all points of the grid
+COMPUTED = 1e9  # products that it takes to compute these: about a second
 
 
 @torch.no_grad()
@@ -122,12 +123,16 @@ def kl_is_exact(model, encoder, x):
 def grid_of(decoder, latent, reach):
     """What log p(x|z) = x . logits - sum of softplus(logits) needs on a grid of z, but for x: the sums, and the grid.
 
-    With these the page finds log p(x|z) of any x at all points by one product with the decoder's last hidden layer.
+    With these the page finds log p(x|z) of any x at all points by one product with what the last layer is fed, `units`
+    numbers a point; with the logits themselves where the last layer is not linear. Large networks have fewer points.
     """
-    last = decoder["ops"][-1]
-    width = last["weight"].values.shape if hasattr(last.get("weight"), "values") else np.shape(last.get("weight", []))
-    units = min([784, *width[1:]])
-    points = min(GRID[latent], 2 * int((WORK / units) ** (1 / latent) / 2))
+    z = torch.zeros(1, latent)
+    last, body = decoder["ops"][-1], decoder
+    if last["op"] == "linear":
+        body = {**decoder, "ops": decoder["ops"][:-1], "outputs": last["of"]}
+    units = run(body, z)[0].numel()
+    most = min(STORED / units, COMPUTED / max(1, products(body, z))) ** (1 / latent)
+    points = min(GRID[latent], 2 * int(most / 2))
     line = torch.linspace(-reach, reach, points)
     z = torch.cartesian_prod(*[line] * latent).view(-1, latent)
     sums = [F.softplus(run(decoder, part)[0]).sum(1) for part in z.split(2048)]

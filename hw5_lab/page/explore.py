@@ -212,8 +212,9 @@ def page(kind, description, run):
 
 def without_comments(text):
     """JavaScript or CSS without indentation and comments, which a page has no use for."""
-    lines = (re.sub(r"\s// .*", "", line).strip() for line in text.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith(("//", "/**", "* ", "*/")))
+    text = re.sub(r"/\*\*.*?\*/", "", text, flags=re.DOTALL)
+    lines = (re.sub(r"(^|\s)// .*", "", line).strip() for line in text.splitlines())
+    return "\n".join(filter(None, lines))
 
 
 def sha256(text):

@@ -16,7 +16,7 @@ function ganPage(model, shares) {
     images: (points) => slices(gan.toUnit(gan.generate(joined(points), points.length)), points.length),
   });
   const choose = samplesPanel(gan, shown, show, way);
-  drawForDPanel(gan, shown, show, way);
+  const pad = drawForDPanel(gan, shown, show, way);
   histogramPanel(gan);
   if (shares) sharesPanel(shares, model.digits);
   panel("A path between two samples", "Choose a sample and pin it as A, choose another and pin it as B. Smooth changes mean "
@@ -24,6 +24,7 @@ function ganPage(model, shares) {
   [0, 5].forEach((i, which) => way.pin(which, gan.z[i], `sample ${i + 1}`));
   Object.assign(hw5, { gan, shown });
   choose();
+  pad.recall();
 }
 
 /** Samples with D(x), real digits beside them, the chosen image in large with the gradient of D. Returns what opens the view. */
@@ -139,7 +140,7 @@ function drawForDPanel(gan, shown, show, way) {
   panel("Draw for D", "Draw a digit that D takes for a real one. Then draw something that is none: D has only ever seen digits and "
     + "samples of G.", "draw", box("split", pad, column(box("beside", figure(small, "what D gets", "drawing"), verdict),
     row(button("Clear", () => { pad.wipe(); small.show(new Float64Array(784), "Nothing"); verdict.textContent = "D(x) = –"; say("Cleared"); })))));
-  setTimeout(() => pad.recall());
+  return pad;
 }
 
 /** D's opinion of many real images and of as many samples. */

@@ -65,6 +65,19 @@ def pool(x, how, size, stride):
 
 def run(program, *inputs):
     """The outputs of a program, in double precision, as maths.js computes them."""
+    values = all_values(program, *inputs)
+    return [values[number] for number in program["outputs"]]
+
+
+def products(program, *inputs):
+    """How many products of two numbers a program takes for one input each."""
+    values = all_values(program, *(value[:1] for value in inputs))[program["inputs"] :]
+    weighted = [(op["weight"], value) for op, value in zip(program["ops"], values) if "weight" in op]
+    return sum(restored(weight)[0].numel() * value.numel() for weight, value in weighted)
+
+
+def all_values(program, *inputs):
+    """Inputs and results of all operations."""
     values = [value.double() for value in inputs]
     for op in program["ops"]:
         name, x = op["op"], [values[number] for number in op.get("of", [])]
@@ -90,7 +103,7 @@ def run(program, *inputs):
         else:
             y = MAPS[name](x[0], *op["numbers"])
         values.append(y)
-    return [values[number] for number in program["outputs"]]
+    return values
 
 
 # ------------------------------------------------------------------------------------------------- recording

@@ -23,11 +23,13 @@ function viewed(name, count) {
   const values = (view.get(name) ?? "").split(",").map(parseFloat);
   return values.length === count && values.every(Number.isFinite) ? values : undefined;
 }
-/** Writes a value into the address; undefined takes it away. */
+let keeping = 0;
+/** Writes a value into the address, once the user pauses; undefined takes it away. */
 function keep(name, value) {
   if (!built) return;
   value === undefined ? view.delete(name) : view.set(name, value);
-  history.replaceState(null, "", `#${decodeURIComponent(view)}`);
+  clearTimeout(keeping);
+  keeping = setTimeout(() => history.replaceState(null, "", `#${decodeURIComponent(view)}`), 200);
 }
 const short = (values) => Array.from(values, (value) => +value.toFixed(3)).join(",");
 addEventListener("hashchange", () => location.reload());

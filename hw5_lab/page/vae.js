@@ -2,12 +2,13 @@
 // `fed`, the image that was encoded with all that was found of it.
 "use strict";
 
-const nats = (x, error = 0) => (Number.isFinite(x) ? `${error < 0.1 ? fixed(x) : `about ${fixed(x, 0)}`} nats` : "–");
+/** A number of nats with the digits that its error leaves. */
+const nats = (x, error = 0) => (error < 1 ? `${error < 0.1 ? fixed(x) : `about ${fixed(x, 0)}`} nats` : "the grid is too coarse");
 
 /** Everything that the page knows of an image x. quick: for an image that still changes. */
 function measured(vae, x, name, quick) {
   const q = vae.encode(x), reconstruction = vae.reconstruction(x, q, quick ? "quick" : 0), kl = vae.divergence(q);
-  return { x, name, q, quick, kl, exact: vae.grid && vae.grid.posterior(x, quick), ...bound([reconstruction], kl, vae.turns) };
+  return { x, name, q, quick, kl, exact: vae.grid && vae.grid.posterior(x, quick), ...bound([reconstruction], kl, quick ? 2 : vae.turns) };
 }
 
 /** The bound from the means of several turns, with its standard error. */
@@ -36,11 +37,14 @@ function vaePage(model) {
   const moveTo = (z) => { way.leave(); place(z); };
 
   let cancel = () => {};
-  /** Encodes x, measures it, and shows all of that; what takes longer follows. */
+  /** Encodes x, measures it, and shows all of that; z follows the code. What takes longer comes later. */
   function feed(x, name, quick = false) {
     cancel();
     draws.set([]);
     fed.set(measured(vae, x, name, quick));
+    way.leave();
+    point.set(fed.value.q.mu);
+    keep("z");
     if (quick) return;
     const { q, elbo, kl } = fed.value, means = [fed.value.reconstruction];
     say(`${name}: ELBO ${nats(elbo, fed.value.error)}`);
@@ -60,14 +64,15 @@ function vaePage(model) {
   if (vae.grid) posteriorPanel(vae, point, fed, draws, moveTo);
   reparameterisationPanel(vae, fed, draws, moveTo);
   panel("A path between two points", "Pin A, move z, pin B: is every image on the way a digit? A decoder that only stored "
-    + "its training images would jump.", vae.grid ? "" : "", ...way.parts);
+    + "its training images would jump.", "", ...way.parts);
   if (model.gaps) gapsPanel(vae, model, drawing);
 
   Object.assign(hw5, { vae, feed, point, fed, draws });
   const start = viewed("image", 1);
-  drawing.load(start && model.images.shape[0] > start[0] ? start[0] : 0, false);
+  const z = viewed("z", latent);
+  drawing.load(start && model.images.shape[0] > start[0] ? start[0] : 0);
   drawing.pad.recall();
-  moveTo(viewed("z", latent) ?? fed.value.q.mu);
+  if (z) moveTo(z);
   const first = drawing.imageAt(0), other = drawing.imageAt(Math.max(0, labels.findIndex((label, i) => label !== labels[0] && i < model.images.shape[0])));
   [first, other].forEach((x, which) => way.pin(which, vae.encode(x).mu, `code of a ${labels[which ? labels.findIndex((label) => label !== labels[0]) : 0]}`));
 }
@@ -76,7 +81,7 @@ function vaePage(model) {
 function drawPanel(vae, model, fed, feed) {
   const { side, labels, pixels } = model, area = side * side, stored = unpack(model.images), count = model.images.shape[0];
   const imageOf = (all, i) => Float64Array.from(all.subarray(i * area, (i + 1) * area), (value) => value / (model.images.type === "u1" ? 255 : 1));
-  const input = thumbnail("What the encoder gets", side), atMean = thumbnail("Reconstruction", side), atBest = thumbnail("", side);
+  const input = thumbnail("What the encoder gets", side), atMean = thumbnail("Reconstruction", side), atBest = thumbnail("Reconstruction at the best z", side);
   const numbers = readout([["elbo", "ELBO", "strong"], ...(vae.grid ? [["gap", "gap: log p(x) − ELBO", "strong"], ["logPx", "log p(x), by an integral"]] : []),
     ["reconstruction", "E[log p(x|z)], z from the encoder"], ["kl", "KL(q(z|x) || p(z))"]]);
   const about = note();
@@ -107,18 +112,18 @@ function drawPanel(vae, model, fed, feed) {
       for (const each of [input, atMean, atBest]) each.show(new Float64Array(area), "Nothing");
       return;
     }
-    const { x, name, q, elbo, reconstruction, kl, error, exact } = now, { logPx = NaN, error: missed = 0 } = exact || {};
+    const { x, name, q, elbo, reconstruction, kl, error, exact } = now;
     input.show(x, `What the encoder gets: ${name}`);
     atMean.show(vae.decode(q.mu), `Reconstruction at the encoder's mean${vae.latent <= 3 ? `, ${tuple(q.mu)}` : ""}`);
     if (exact) atBest.show(vae.decode(exact.best), `Reconstruction at the best z, ${tuple(exact.best)}`);
     numbers.set({ elbo: nats(elbo, error), reconstruction: nats(reconstruction, error), kl: nats(kl) });
-    if (vae.grid) numbers.set({ logPx: exact ? nats(logPx, missed) : "computing …", gap: exact ? nats(logPx - elbo, missed) : "computing …" });
+    if (vae.grid) numbers.set(exact ? { logPx: nats(exact.logPx, exact.error), gap: nats(exact.logPx - elbo, exact.error + error) } : { logPx: "computing …", gap: "computing …" });
     about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`;
   });
   const prepared = { rounded: "rounded to 0 and 1", drawn: "drawn as 0 or 1 at random", halved: "halved to 14x14 and rounded",
     gray: "kept gray" };
-  const results = [figure(input, "image", "image"), figure(atMean, "at the encoder's mean", "reconstruction"),
-    ...(vae.grid ? [figure(atBest, "at the best z", "best")] : [])];
+  const results = [figure(input, "image", "image"), figure(atMean, "p(x|μ)", "reconstruction"),
+    ...(vae.grid ? [figure(atBest, "p(x|best z)", "best")] : [])];
   panel("Draw a digit", `Strokes are scaled and centred as MNIST was, and ${prepared[pixels]}. The higher the ELBO, the `
     + "better the model explains your digit.", "draw", box("split", pad, column(box("pictures of3", ...results), numbers),
     column(about, row(button("Clear", clear), button("A random one", () => load(Math.floor(uniforms(turn++)() * count))), chooser))));
@@ -137,14 +142,14 @@ function decodedPictures(vae, point) {
   };
   point.watch(show);
   const again = button("New sample", () => { seed += 1; show(); say("A new sample"); });
-  return [pictures(figure(mean, "p(x|z), mean of each pixel", "decoded"), figure(sample, "x ~ p(x|z), one sample", "sample")), where, again];
+  return [pictures(figure(mean, "p(x|z)", "decoded"), figure(sample, "a sample of x", "sample")), where, again];
 }
 
 /** Buttons that move z to what was found of the image. */
 function movers(vae, fed, moveTo) {
   const mover = (label, to) => button(label, () => moveTo(to(fed.value)));
-  const all = [mover("z to the encoder's mean", ({ q }) => q.mu)];
-  if (vae.grid) all.push(mover("z to the best z", ({ exact }) => exact.best));
+  const all = [mover("Move z to the mean μ", ({ q }) => q.mu)];
+  if (vae.grid) all.push(mover("Move z to the best z", ({ exact }) => exact.best));
   fed.watch((now) => all.forEach((each, i) => { each.disabled = !now || (i > 0 && !now.exact); }));
   return all;
 }
@@ -254,6 +259,7 @@ function slidersPanel(vae, model, point, fed, moveTo) {
 /** The exact posterior and the encoder's Gaussian of an image; share(z): where a point is, in shares of the canvas. */
 function drawPosterior(context, width, height, vae, { q, exact, quick }, share, { far, centre, half }) {
   const to = (z) => share(z).map((value, d) => value * (d ? height : width));
+  if (exact?.error >= 1) exact = null;
   if (vae.latent === 1) { // two densities over the line, as high as the higher peak
     const zs = range(400).map((i) => centre[0] + half * (2 * i / 399 - 1));
     const encoder = zs.map((z) => -0.5 * ((z - q.mu[0]) / q.sd[0]) ** 2 - Math.log(q.sd[0] * Math.sqrt(2 * Math.PI)));
@@ -266,7 +272,7 @@ function drawPosterior(context, width, height, vae, { q, exact, quick }, share, 
     }
     return;
   }
-  if (exact) {
+  if (exact) { // as a picture: the cubic between the points of the grid is smooth
     const [most, almost] = exact.levels, fine = quick ? 64 : 160, steps = range(fine).map((i) => half * ((2 * i + 1) / fine - 1));
     const logs = vae.grid.between(exact, steps.map((value) => centre[0] + value), steps.map((value) => centre[1] - value));
     const picture = shades(fine, fine, [rgb("accent")], (i) => {
@@ -330,6 +336,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
   const image = thumbnail("p(x|z) at the drawn z", vae.side), formula = note();
   const numbers = readout([["likelihood", "log p(x|z)"], ["prior", "+ log p(z)"], ["q", "− log q(z|x)"], ["sum", "this draw's estimate of the ELBO"],
     ["mean", "mean of the draws", "strong"], ["elbo", "ELBO"]]);
+  const estimateOf = ({ logLikelihood, logPrior, logQ }) => logLikelihood + logPrior - logQ;
   let seed = 0;
   function more(count) {
     const { x, q } = fed.value, fresh = range(count).map(() => vae.draw(x, q, normals(9000 + seed++, vae.latent)));
@@ -350,7 +357,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
       formula.textContent = "z = μ + σ · ε, with ε from a standard normal: the noise is drawn apart from μ and σ, so that gradients reach both.";
       return;
     }
-    const estimates = list.map((each) => each.logLikelihood + each.logPrior - each.logQ), n = list.length, mean = sum(estimates) / n;
+    const estimates = list.map(estimateOf), n = list.length, mean = sum(estimates) / n;
     const error = n > 1 ? Math.sqrt(sum(estimates.map((value) => (value - mean) ** 2)) / (n - 1) / n) : NaN, shown = vae.latent <= 2 ? vae.latent : 1;
     image.show(vae.decode(last.z), `p(x|z) at the drawn z = ${tuple(last.z.slice(0, 3))}`);
     formula.textContent = range(shown).map((d) => `z${d + 1} = ${fixed(now.q.mu[d], 2)} + ${fixed(now.q.sd[d], 2)} · ${fixed(last.eps[d], 2)} = ${fixed(last.z[d], 2)}`).join("; ")
@@ -358,10 +365,30 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
     numbers.set({ likelihood: nats(last.logLikelihood), prior: nats(last.logPrior), q: nats(-last.logQ), sum: nats(estimates.at(-1)),
       mean: `${nats(mean)}${n > 1 ? ` ± ${fixed(error)}` : ""} (${plural(n, "draw")})` });
   }
-  fed.watch(show);
-  draws.watch(show);
+  const chart = surface("The mean of the draws", 2.2, (context, width, height) => {
+    const now = fed.value, values = draws.value.map(estimateOf);
+    context.fillStyle = colour("muted");
+    if (!now || !values.length) return write(context, "the mean of the draws will be here", width / 2, height / 2, "center");
+    let total = 0;
+    const means = values.map((value, i) => (total += value) / (i + 1)), all = [...values, now.elbo];
+    const low = Math.min(...all), high = Math.max(...all), left = 52 * rem;
+    const to = (i, value) => [left + ((width - left - 8) * (i + 1)) / values.length, 10 + (height - 30) * (high - value) / (high - low || 1)];
+    for (const value of [low, high]) write(context, axisText(value), left - 6, to(0, value)[1] + 4, "right");
+    write(context, plural(values.length, "draw"), width - 8, height - 4, "right");
+    context.globalAlpha = 0.6;
+    values.forEach((value, i) => circle(context, ...to(i, value), 2));
+    context.globalAlpha = 1;
+    context.lineWidth = 2;
+    context.strokeStyle = colour("second");
+    trace(context, [[left, to(0, now.elbo)[1]], [width, to(0, now.elbo)[1]]]);
+    context.strokeStyle = colour("accent");
+    trace(context, means.map((value, i) => to(i, value)));
+    circle(context, ...to(means.length - 1, means.at(-1)), 3);
+  }, { kind: "chart" });
+  const meanings = key("Colours", [["text", "each draw's estimate"], ["accent", "their mean so far"], ["second", "ELBO"]]);
+  for (const each of [fed, draws]) { each.watch(show); each.watch(chart.later); }
   panel("2(b)iii: draw z with the reparameterisation", "Each draw gives one noisy estimate of the ELBO, as in a training step. Draw some: how many until the "
-    + "mean is within 1 nat?", "", box("beside", figure(image, "p(x|z)", "drawn"), column(row(...buttons), formula)), numbers);
+    + "mean is within 1 nat?", "", box("beside", figure(image, "p(x|z)", "drawn"), column(row(...buttons), formula)), numbers, figure(chart, meanings, "mean-of-draws"));
 }
 
 /** How far the bound misses log p(x), for all test images, and the images where it misses most. */
@@ -376,5 +403,5 @@ function gapsPanel(vae, model, drawing) {
     return node;
   });
   panel("What the bound misses", `The gap log p(x) − ELBO in nats: mean ${fixed(mean)}, median ${fixed(median)}, largest ${fixed(high, 0)}. `
-    + "Choose one of the worst images to load it.", "", histogram, box("tiles gaps", ...tiles));
+    + "The ELBO is from one draw of z, so a few are below 0. Choose one of the worst images to load it.", "", histogram, box("tiles gaps", ...tiles));
 }

@@ -27,7 +27,8 @@ function prepareVae(model) {
    *  Gauss and Hermite. For more: at two radii, along axes that are turned another way for each `turn`; every mean of
    *  cubic polynomials is exact, and the mean of several turns comes near to all others. */
   function cubature(turn) {
-    const nodes = [0.7419637843027259, 2.3344142183389773].flatMap((u, i) => [u, -u].map((v) => [v, [0.4541241452319315, 0.04587585476806849][i]]));
+    const four = [[0.7419637843027259, 0.4541241452319315], [2.3344142183389773, 0.04587585476806849]];
+    const nodes = (turn === "quick" ? [[1, 0.5]] : four).flatMap(([u, weight]) => [[u, weight], [-u, weight]]);
     if (latent === 1) return { eps: Float64Array.from(nodes, ([u]) => u), weights: nodes.map(([, a]) => a) };
     if (latent === 2) {
       const pairs = nodes.flatMap(([u, a]) => nodes.map(([v, b]) => [u, v, a * b]));
@@ -79,11 +80,9 @@ function prepareVae(model) {
 /** The exact posterior of one or two latents on a grid of z, from what the page holds of it. */
 function posteriorGrid({ reach, points, sums: packed }, decoder, latent) {
   const sums = unpack(packed), total = points ** latent, spacing = (2 * reach) / (points - 1), half = points / 2;
-  const last = decoder.ops.at(-1), { bias, weight } = last, pixels = bias ? bias.length : 0;
-  // log p(x|z) = x . (W hidden + b) - sums. Where the hidden layer is wider than the image, or no linear layer comes
-  // last, the logits themselves are kept at all points.
-  const isLast = decoder.outputs[0] === decoder.inputs + decoder.ops.length - 1;
-  const short = isLast && last.op === "linear" && weight.length < pixels * pixels;
+  const last = decoder.ops.at(-1), { bias, weight } = last;
+  // log p(x|z) = x . (W hidden + b) - sums; where no linear layer comes last, x . logits - sums
+  const short = last.op === "linear";
   const program = short ? { ops: decoder.ops.slice(0, -1), outputs: last.of } : decoder;
   // Every second point of both directions comes first: a coarse grid by itself
   const places = (size, step) => range(size ** latent).map((i) => latent === 1 ? i * step : Math.floor(i / size) * step * points + (i % size) * step);
@@ -115,13 +114,14 @@ function posteriorGrid({ reach, points, sums: packed }, decoder, latent) {
     let direction = x, constant = 0;
     if (short) { // x . logits = (W^T x) . hidden + x . b: one vector for all points
       direction = new Float64Array(units);
-      for (let i = 0; i < pixels; i++) {
+      for (let i = 0; i < x.length; i++) {
         if (!x[i]) continue;
         constant += x[i] * bias[i];
         for (let k = 0; k < units; k++) direction[k] += x[i] * weight[i * units + k];
       }
     }
-    const found = linear({ weight: values.subarray(0, count * units), bias: offsets.subarray(0, count) }, direction, 1);
+    const layer = { weight: values.subarray(0, count * units), bias: offsets.subarray(0, count) };
+    const found = linear(layer, direction, 1).map((value) => value + constant);
     const logJoint = size === points ? new Float64Array(total) : found, step = (2 * reach) / (points - 1) * (points / size);
     if (size === points) order.forEach((g, i) => { logJoint[g] = found[i]; });
     const largest = logJoint.reduce((a, b) => Math.max(a, b)), best = logJoint.indexOf(largest);
