@@ -1,8 +1,8 @@
 """What explore.html needs of a model: a plain dict of numbers, text, lists and numpy arrays.
 
-These are the only functions that look at a model. The type of an array says how the page keeps it: float16 for weights,
-float32 where the last digits count, uint8 for images, bool for binary images. A network that the page cannot run raises
-CannotRun.
+These are the only functions that look at an experiment, its homework, and what was found in measuring. The type of an
+array says how the page keeps it: float16 for weights, float32 where the last digits count, uint8 for images, bool for
+binary images. A network that the page cannot run raises CannotRun.
 """
 
 import copy
@@ -42,15 +42,16 @@ COMPUTED = 1e9  # products that it takes to compute these: about a second
 
 
 @torch.no_grad()
-def describe_vae(model):
+def describe_vae(experiment, findings):
     """What the page needs of a VAE: both networks, test codes and images; for one or two latents also a grid.
 
-    model has encoder(x) -> (mu, sigma_square), decoder(z) -> p, test images and labels, and `pixels`: how images are
-    prepared. model.gap [N], where there is one: how far the bound of each test image is below its log p(x).
+    The homework has encoder(x) -> (mu, sigma_square), decoder(z) -> p, and `pixels`: how images are prepared.
+    findings["gap"] [N], where there is one: how far the ELBO of each test image is below its log p(x).
     """
-    encoder, decoder, binary = on_cpu(model.encoder), on_cpu(model.decoder), model.pixels != "gray"
+    vae = experiment.homework
+    encoder, decoder, binary = on_cpu(vae.encoder), on_cpu(vae.decoder), vae.pixels != "gray"
     small = check_size(encoder, decoder)
-    images, digits = model.test_images.cpu(), model.test_labels.cpu().argmax(1)
+    images, digits = experiment.test_images.cpu(), experiment.test_labels.cpu().argmax(1)
     mu, sigma_square = encoder(images[:SHOWN])
     sigma, latent = sigma_square.sqrt(), mu.shape[1]
     batch = images[:50]
@@ -58,7 +59,7 @@ def describe_vae(model):
     kept = lambda images: images.numpy() > 0.5 if binary else bytes_of_images(images)
     described = {
         "latent": latent,
-        "pixels": model.pixels,
+        "pixels": vae.pixels,
         "side": math.isqrt(images.shape[1]),
         "encoder": describe("the encoder", encoder, batch, small=small),
         "decoder": describe_logits(decoder, some, small),
@@ -70,9 +71,8 @@ def describe_vae(model):
     if latent in GRID:
         reach = min(12.0, max(4.0, (mu.abs() + 4 * sigma).max().item()))
         described |= {"codes": halves(mu), "grid": grid_of(described["decoder"], latent, reach)}
-    gap = getattr(model, "gap", None)
-    if gap is not None:
-        gap = gap.cpu()
+    if "gap" in findings:
+        gap = findings["gap"].cpu()
         worst = gap.argsort(descending=True, stable=True)[:GAPS]
         counts, edges = np.histogram(gap, bins=50)
         described["gaps"] = {
@@ -86,14 +86,14 @@ def describe_vae(model):
             "numbers": worst.tolist(),
         }
     told = []
-    if not kl_is_exact(model, encoder, batch):
+    if not kl_is_exact(vae, encoder, batch):
         told.append(
             "KL is an estimate from one draw of z for each image (Eq. 2): the mean of such estimates may be negative."
         )
-    if getattr(model.args, "refine_encoder", 0):
+    if experiment.args.refine_encoder:
         told.append(
-            f"From epoch {model.args.num_epoches + 1} on the encoder alone was trained, on deformed images, which are "
-            "harder to explain."
+            f"From epoch {experiment.args.num_epoches + 1} on the encoder alone was trained, on deformed images, "
+            "which are harder to explain."
         )
     return {"model": described, "small": small, "told": " ".join(told)}
 
@@ -112,11 +112,11 @@ def describe_logits(decoder, z, small):
     return {**program, "ops": program["ops"][:-1], "outputs": last["of"]}
 
 
-def kl_is_exact(model, encoder, x):
+def kl_is_exact(vae, encoder, x):
     """Whether the KL of the training curves is the formula of Eq. 1, and no estimate from draws."""
     mu, sigma_square = encoder(x)
     exact = 0.5 * (sigma_square + mu**2 - 1 - sigma_square.log()).sum(1)
-    _, kl = model.bound(x.to(model.device), model.fresh_generator())
+    _, kl = vae.terms(x.to(vae.device), vae.fresh_rng())
     return torch.allclose(kl.cpu(), exact, rtol=1e-2, atol=1e-2)
 
 
@@ -147,23 +147,24 @@ DIRECTIONS = 6
 
 
 @torch.no_grad()
-def describe_gan(model):
+def describe_gan(experiment, findings):
     """What the page needs of a GAN: both networks, earlier generators, noise, directions, and some training images.
 
-    model has sampler, the generator that draws; disc; draw_z(count, generator); scale(uint8 images), which gives the
-    range of values that D knows; train_images; test digits as data[3]; and a record of snapshots.
+    The homework has sampler, the generator that draws; disc; draw_z(count, generator); and scale(uint8 images), which
+    gives the range of values that D knows. The experiment has a record of snapshots.
     """
-    generator, discriminator, small = on_cpu(model.sampler), on_cpu(model.disc), check_size(model.sampler, model.disc)
-    z = torch.cat([model.fixed_z[:SAMPLES].cpu(), model.draw_z(REAL, torch.Generator().manual_seed(1)).cpu()])[:REAL]
-    real = model.train_images[:REAL].cpu()
+    gan, record = experiment.homework, experiment.record
+    generator, discriminator, small = on_cpu(gan.sampler), on_cpu(gan.disc), check_size(gan.sampler, gan.disc)
+    z = torch.cat([gan.fixed_z[:SAMPLES].cpu(), gan.draw_z(REAL, torch.Generator().manual_seed(1)).cpu()])[:REAL]
+    real = gan.train_images[:REAL].cpu()
     black, white = (
-        model.scale(torch.full((1, 1, 28, 28), value, dtype=torch.uint8))[0, 0, 0, 0].item() for value in (0, 255)
+        gan.scale(torch.full((1, 1, 28, 28), value, dtype=torch.uint8))[0, 0, 0, 0].item() for value in (0, 255)
     )
     x = black + (white - black) * real.float() / 255
-    snapshots = {epoch: (f"after epoch {epoch}", weights) for epoch, weights in model.record["snapshots"]}
-    if best := model.record["best"]:
+    snapshots = {epoch: (f"after epoch {epoch}", weights) for epoch, weights in record["snapshots"]}
+    if best := record["best"]:
         snapshots[best["epoch"]] = f"after epoch {best['epoch']}, the best", best["gen"]
-    snapshots.pop(len(model.record["history"]), None)  # the end of the run, which is shown anyway
+    snapshots.pop(len(record["history"]), None)  # the end of the run, which is shown anyway
     fit = weights_of(generator, discriminator) + len(snapshots) * weights_of(generator) <= HALVES
     earlier = []
     for _, (name, weights) in sorted(snapshots.items()):
@@ -174,6 +175,7 @@ def describe_gan(model):
         else:
             images = (gen(z[:SAMPLES]).flatten(1) - black) / (white - black)
             earlier.append({"name": name, "images": bytes_of_images(images)})
+    digits = experiment.data[3].cpu()
     described = {
         "zdim": z.shape[1],
         "range": [black, white],
@@ -185,7 +187,7 @@ def describe_gan(model):
         ),
         "real": real.flatten(1).numpy(),
         "samples": SAMPLES,
-        "digits": (torch.bincount(model.data[3].cpu(), minlength=10) / len(model.data[3])).tolist(),
+        "digits": (torch.bincount(digits, minlength=10) / len(digits)).tolist(),
     }
     described["directions"] = directions_of(described["generator"], z.shape[1])
     note = "" if fit else "Generators of earlier epochs do not fit; the page holds their images of the run's own noise."
@@ -206,12 +208,13 @@ def directions_of(program, size):
 
 
 @torch.no_grad()
-def describe_diffusion(model):
+def describe_diffusion(experiment, findings):
     """What the page needs of score matching: the network, the data, the noise levels, how sampling goes.
 
-    model has average(x, sigma), the network that samples follow; train_data, noise_levels, window, start, args.
+    The homework has sampler(x, sigma), the network that samples follow; train_data, noise_levels, window and start.
     """
-    network, data, levels = on_cpu(model.average), model.train_data.cpu(), model.noise_levels.cpu()
+    matching, args = experiment.homework, experiment.args
+    network, data, levels = on_cpu(matching.sampler), matching.train_data.cpu(), matching.noise_levels.cpu()
     check_size(network)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randint(len(levels), (100, 1), generator=generator)
@@ -225,11 +228,11 @@ def describe_diffusion(model):
         "told": not torch.allclose(*scaled, rtol=1e-3, atol=1e-3),  # whether sigma does more than divide the result
         "data": data.float().numpy(),
         "levels": levels.double().tolist(),
-        "window": [[float(end) for end in ends] for ends in model.window],
-        "word": model.args.word,
-        "steps": model.args.langevin_steps,
-        "eps": model.args.langevin_eps,
-        "start": list(model.start),
+        "window": [[float(end) for end in ends] for ends in matching.window],
+        "word": args.word,
+        "steps": args.langevin_steps,
+        "eps": args.langevin_eps,
+        "start": list(matching.start),
     }
     return {"model": described, "small": False}
 

@@ -1,6 +1,6 @@
 """explore.html: one self-contained page, opened by a double click, in which the model of a run lives.
 
-    write_explore(model, metrics, kept, folder)                  # what a run calls at its end
+    write_explore(experiment, metrics, kept, folder, findings)   # what a run calls at its end
 
 describe.py says what the page needs of a model, layers.py describes its networks and checks that the page computes what
 they compute. explore.html is the frame of the page, explore.css its looks. maths.js and pieces.js serve all pages; each
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hw5_lab.folder import FIGURE, write
 from hw5_lab.page.describe import DESCRIBE
 from hw5_lab.page.layers import Bytes, CannotRun
+from hw5_lab.runs.folder import FIGURE, write
 
 HERE = Path(__file__).resolve().parent
 FIGURES = {"vae": 350_000, "gan": 250_000, "diffusion": 200_000}  # bytes for the static figures, as base64
@@ -126,27 +126,28 @@ def base64_text(content):
 # ---------------------------------------------------------------------------------------------------------- the page
 
 
-def write_explore(model, metrics, kept, folder):
+def write_explore(experiment, metrics, kept, folder, findings):
     """explore.html of a run: its model, metrics, `kept` (a dict of command, seed, ...), and the figures in `folder`.
 
     A model that the page cannot show, for whatever reason, is no fault of the run: the page says so, and shows figures.
     """
     figures = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.png")) if FIGURE.fullmatch(path.name)]
     run = {
-        "title": f"{TITLES[model.kind]}, edition {model.edition}",
+        "title": f"{TITLES[experiment.kind]}, edition {experiment.args.edition}",
         "command": kept["command"],
         "seed": kept["seed"],
         "metrics": metrics,
-        "history": model.record["history"],
+        "history": experiment.record["history"],
         "figures": figures,
     }
-    write(folder / "explore.html", page(model.kind, description(model), run).encode("utf-8"))
+    text = page(experiment.kind, description(experiment, findings), run)
+    write(folder / "explore.html", text.encode("utf-8"))
 
 
-def description(model):
+def description(experiment, findings):
     """What describe.py says of the model, packed, or {"model": None, "reason": why the page cannot run it}."""
     try:
-        found = DESCRIBE[model.kind](model)
+        found = DESCRIBE[experiment.kind](experiment, findings)
         found["model"] = pack(found["model"])
         json_in_html(found["model"])  # which refuses what is not finite
         return found

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hw5_lab.fast import layers as fast
+
 
 class CannotRun(Exception):
     """Why the page cannot run a network, as the end of a sentence."""
@@ -287,8 +289,12 @@ def without_unused(program):
 
 
 def on_cpu(network):
-    """A copy of a network for looking: on the CPU, in evaluation mode."""
-    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    """A copy of a network for looking: on the CPU, in evaluation mode, with the layers that fast ones stand for."""
+    network = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    for module in network.modules():
+        if type(module) in (fast.Conv2d, fast.Upsample):
+            module.__class__ = type(module).__base__
+    return network
 
 
 @torch.no_grad()

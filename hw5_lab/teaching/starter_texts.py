@@ -157,12 +157,12 @@ self.disc is the discriminator, self.gen the generator. torch.nn.BCEWithLogitsLo
 HEADERS = {
     "hw5_vae.py": """Homework 5, question 2: a variational autoencoder (VAE) on binarised MNIST.
 
-    python hw5_vae.py          # trains and draws the figures, into outputs/vae/
+    python hw5_vae.py          # trains and draws the figures, into outputs/figures/
 
 Answer where NotImplementedError names a question. What is not named is given.""",
     "hw5_gan.py": """Homework 5, question 4: a generative adversarial network (GAN) on MNIST.
 
-    python hw5_gan.py          # trains and saves samples, into outputs/gan/
+    python hw5_gan.py          # trains and saves samples, into outputs/figures/
 
 Answer where NotImplementedError names a question. What is not named is given.""",
 }
@@ -171,7 +171,10 @@ Answer where NotImplementedError names a question. What is not named is given.""
 # (class, function): its text, or "" to leave it out.
 GIVEN = {
     "hw5_vae.py": {
-        ("VAE", "bound"): "",
+        ("VAE", "terms"): "",
+        ("VAE", "evaluate"): "",
+        ("VAE", "learning_rate"): "",
+        ("", "cosine_decay"): "",
         ("VAE", "step"): '''
     def step(self, x):
         """One update of all weights with a minibatch x [B,data]; returns its ELBO, a number."""
@@ -183,13 +186,28 @@ GIVEN = {
         self.optimizer.step()
         return -loss.item()
 ''',
-        ("VAE", "train_epoch"): '''
-    def train_epoch(self, epoch):
-        """All images once; returns the mean ELBO of its minibatches, in nats per image."""
+        ("VAE", "epochs"): '''
+    def epochs(self, first=0):
+        """The training. Yields a row after each epoch: its number, and the mean ELBO of its minibatches in nats."""
         size = self.args.batch_size
         batches = math.ceil(len(self.train_images) / size)
-        values = [self.step(self.train_images[utils.batch_indices(i, batches, size)]) for i in range(batches)]
-        return {"elbo": sum(values) / batches}
+        for epoch in range(first, self.args.num_epoches):
+            values = [self.step(self.train_images[utils.batch_indices(i, batches, size)]) for i in range(batches)]
+            yield {"epoch": epoch + 1, "elbo": sum(values) / batches}
+''',
+        ("", "main"): '''
+def main(argv=None):
+    """Train and draw as the flags say. Returns the exit code: 0, 1 where training diverged, 2 for bad input."""
+    args = parse_args(argv)
+    try:
+        torch.manual_seed(args.seed)
+        vae = VAE(args)
+        vae.train().visualize()
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"hw5_vae.py: {error}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+    print(f"Figures: {vae.folder}")
+    return 0
 ''',
     },
     "hw5_gan.py": {
@@ -197,7 +215,7 @@ GIVEN = {
     def step(self, real, z):
         """Update D iter_d times, then G iter_g times, all with the same noise z.
 
-        Returns both last losses, and the means of D(x) and of D(G(z)), as numbers.
+        Returns both last losses, and the means of D(x) and of D(G(z)).
         """
         for _ in range(self.iter_d):
             loss_d = self._get_loss_d(len(real), real, z)
@@ -210,7 +228,8 @@ GIVEN = {
             loss_g.backward()
             self.optim_g.step()
         with torch.no_grad():
-            return self.values(loss_d, loss_g, self.disc(real), self.disc(self.gen(z)))
+            d_real, d_fake = self.disc(real).sigmoid().mean(), self.disc(self.gen(z)).sigmoid().mean()
+        return loss_d, loss_g, d_real, d_fake
 ''',
     },
 }

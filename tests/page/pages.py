@@ -7,49 +7,63 @@ from functools import cache
 from PIL import Image
 from helpers import SAMPLE
 
-from hw5_lab import diffusion as lab_diffusion
-from hw5_lab import gan as lab_gan
-from hw5_lab import vae as lab_vae
+from hw5_lab import door
+from hw5_lab.measures.likelihood import log_likelihood_exact
 from hw5_lab.page import explore
 from hw5_lab.page.describe import DESCRIBE
+
+
+class Made:
+    """An experiment and what was found of it; its attributes are those of the experiment, then of its homework."""
+
+    def __init__(self, experiment, findings=None):
+        self.experiment, self.findings = experiment, findings or {}
+
+    def __getattr__(self, name):
+        if name in ("experiment", "findings") or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.experiment if hasattr(self.experiment, name) else self.experiment.homework, name)
+
+
+def build(script, *flags):
+    return door.build(script, door.parse_args(script, [*map(str, flags)]))
 
 
 @cache
 def make_vae(edition="cs446", latent=2, epochs=3):
     """A VAE of the edition's size, trained for some epochs on the sample."""
     flags = "--edition", edition, "--latent_dimension", latent, "--epochs", epochs, "--data_dir", SAMPLE
-    model = lab_vae.build(lab_vae.parse_args([*map(str, flags)]))
-    for epoch in range(epochs):
-        model.run_epoch(epoch, lambda: None)
-    if latent == 2:
-        log_p_x, kl = model.bounds(model.test_images)
-        exact, _, _ = model.log_likelihood_exact(model.test_images, 60)  # as measure() does, but coarser
-        model.gap = exact - log_p_x + kl
-    return model
+    experiment = build("hw5_vae", *flags)
+    list(experiment.rows(0))
+    if latent != 2:
+        return Made(experiment)
+    log_p_x, kl = experiment.homework.evaluate(experiment.test_images)
+    exact, _, _ = log_likelihood_exact(experiment.homework, experiment.test_images, 60)  # coarser than measure()
+    return Made(experiment, {"gap": exact - log_p_x + kl})
 
 
 @cache
 def make_gan(edition="cs446", steps=12):
     """A GAN of the edition's size after some steps, with two earlier generators and a best one."""
-    model = lab_gan.build(lab_gan.parse_args(["--edition", edition, "--data_dir", str(SAMPLE)]))
-    model.record["history"] = [{}] * 3
+    experiment = build("hw5_gan", "--edition", edition, "--data_dir", SAMPLE)
+    gan, record = experiment.homework, experiment.record
+    record["history"] = [{}] * 3
     for epoch in (1, 2, 3):
         for step in range(steps):
-            real = model.scale(model.train_images[32 * step : 32 * step + 32])
-            model.step(real, model.draw_z(32, model.noise))
-        model.record["snapshots"].append((epoch, lab_gan.weights_of(model.gen)))
-    model.record["best"] = {"epoch": 2, "gen": model.record["snapshots"][1][1]}
-    return model
+            real = gan.scale(gan.train_images[32 * step : 32 * step + 32])
+            gan.step(real, gan.draw_z(32, gan.noise_rng))
+        record["snapshots"].append((epoch, experiment.sampler_weights()))
+    record["best"] = {"epoch": 2, "gen": record["snapshots"][1][1]}
+    return Made(experiment)
 
 
 @cache
 def make_diffusion(edition="cs446"):
     """A score network of the edition's size after 60 steps."""
-    model = lab_diffusion.build(lab_diffusion.parse_args(["--edition", edition]))
-    model.done = 0
+    experiment = build("hw5_diffusion", "--edition", edition)
     for _ in range(60):
-        model.step()
-    return model
+        experiment.homework.step()
+    return Made(experiment)
 
 
 MODELS = {
@@ -75,7 +89,8 @@ def kind_of(name):
 @cache
 def describe(name):
     """What describe.py says of a model; its arrays are not packed."""
-    return DESCRIBE[kind_of(name)](MODELS[name]())
+    made = MODELS[name]()
+    return DESCRIBE[kind_of(name)](made.experiment, made.findings)
 
 
 def packed(name):

@@ -14,17 +14,20 @@ from torch import nn
 
 import hw5_vae
 
-from hw5_lab.folder import FIGURE
 from hw5_lab.page import explore
 from hw5_lab.page.describe import MOST, describe_gan, describe_vae
 from hw5_lab.page.layers import restored, run
+from hw5_lab.runs.folder import FIGURE
 from helpers import ROOT, SAMPLE, run_script
 
 KEPT = {"command": "python hw5.py", "seed": 0}
 
 
 def test_the_same_run_writes_the_same_bytes():
-    first, second = (explore.page("vae", explore.description(make_vae()), a_run()) for _ in range(2))
+    made = make_vae()
+    first, second = (
+        explore.page("vae", explore.description(made.experiment, made.findings), a_run()) for _ in range(2)
+    )
     assert first == second
 
 
@@ -63,7 +66,7 @@ def test_a_run_leaves_a_page_and_evaluate_the_same(script, tmp_path):
 def test_a_page_is_replaced_at_once(tmp_path):
     path = tmp_path / "explore.html"
     path.write_text("old")
-    explore.write_explore(make_diffusion(), {}, KEPT, tmp_path)
+    explore.write_explore(make_diffusion().experiment, {}, KEPT, tmp_path, {})
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert [each.name for each in tmp_path.iterdir()] == ["explore.html"], "a half-written file was left"
 
@@ -84,7 +87,12 @@ class Deep(nn.Module):
     def __init__(self, latent, hidden, data):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(latent, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Linear(hidden, hidden), nn.Dropout(), nn.Tanh()
+            nn.Linear(latent, hidden),
+            nn.ReLU(),
+            nn.BatchNorm1d(hidden),
+            nn.Linear(hidden, hidden),
+            nn.Dropout(),
+            nn.Tanh(),
         )
         self.last = nn.Linear(hidden, data)
 
@@ -125,16 +133,17 @@ class Gaussian(nn.Linear):
 
 
 def vae_with(decoder):
-    """A VAE whose decoder was exchanged, as a student might, with random weights."""
-    model = copy.copy(make_vae())
-    object.__setattr__(model, "_modules", {**model._modules, "decoder": decoder})
-    object.__setattr__(model, "bound", lambda x, generator: (None, torch.zeros(len(x))))  # it asks for decoder.logits
-    return model
+    """The experiment of a VAE whose decoder was exchanged, as a student might, with random weights."""
+    experiment, vae = copy.copy(make_vae().experiment), copy.copy(make_vae().homework)
+    object.__setattr__(vae, "_modules", {**vae._modules, "decoder": decoder})
+    object.__setattr__(vae, "terms", lambda x, generator: (None, torch.zeros(len(x))))  # it asks for decoder.logits
+    experiment.homework = vae
+    return experiment
 
 
 @pytest.mark.parametrize("decoder", [Deep(2, 30, 784), Convolutional()])
 def test_a_changed_decoder_is_described_as_it_is(decoder):
-    described = describe_vae(vae_with(decoder.train()))["model"]
+    described = describe_vae(vae_with(decoder.train()), {})["model"]
     z = torch.randn(9, 2)
     with torch.no_grad():
         expected = decoder.eval()(z)
@@ -154,40 +163,47 @@ def test_a_changed_decoder_is_described_as_it_is(decoder):
 )
 def test_a_network_that_no_page_can_run_is_said_and_figures_stay(decoder, reason, tmp_path, capsys):
     (tmp_path / "samples.png").write_bytes(a_figure())
-    explore.write_explore(vae_with(decoder), {"test_elbo": -150.0}, KEPT, tmp_path)
+    explore.write_explore(vae_with(decoder), {"test_elbo": -150.0}, KEPT, tmp_path, {})
     text = (tmp_path / "explore.html").read_text(encoding="utf-8")
     assert re.search(f"This page cannot run the networks of this run. {reason}", text)
     assert '"model":null' in text and 'alt="samples.png"' in text and "-150" in text
     said = capsys.readouterr().err
-    assert ("explore.html shows no model" in said) == reason.startswith("Runtime"), "a surprise is said in the terminal too"
+    assert ("explore.html shows no model" in said) == reason.startswith("Runtime"), (
+        "a surprise is said in the terminal too"
+    )
 
 
 def test_numbers_that_are_not_finite_are_no_page(tmp_path, capsys):
     decoder = Convolutional()
     decoder.b.bias.data[:] = math.nan
-    explore.write_explore(vae_with(decoder), {}, KEPT, tmp_path)
+    explore.write_explore(vae_with(decoder), {}, KEPT, tmp_path, {})
     assert "The decoder: " in (tmp_path / "explore.html").read_text(encoding="utf-8")
 
 
 def test_a_wide_network_gets_a_coarser_grid():
     """What the page computes for each grid stays the same work, whatever --hidden_units."""
     wide = hw5_vae.Decoder(2, 2000, 784), Deep(2, 400, 784), Convolutional()
-    sizes = [describe_vae(vae_with(decoder))["model"]["grid"]["points"] for decoder in wide]
+    sizes = [describe_vae(vae_with(decoder), {})["model"]["grid"]["points"] for decoder in wide]
     assert sizes[0] == 88, "16 million hidden units at most"
     assert sizes[1] == 78, "a billion products at most"
     assert 60 < sizes[2] < 128
 
 
 def test_a_student_s_gan_is_described_as_it_is():
-    model = copy.copy(make_gan())
-    model.gen = nn.Sequential(
-        nn.Linear(64, 128), nn.ReLU(), nn.Unflatten(1, (2, 8, 8)), nn.Upsample(scale_factor=4), nn.Conv2d(2, 1, 5), nn.Sigmoid()
+    experiment, gan = copy.copy(make_gan().experiment), copy.copy(make_gan().homework)
+    gan.gen = nn.Sequential(
+        nn.Linear(64, 128),
+        nn.ReLU(),
+        nn.Unflatten(1, (2, 8, 8)),
+        nn.Upsample(scale_factor=4),
+        nn.Conv2d(2, 1, 5),
+        nn.Sigmoid(),
     )
-    model.record = {"history": [], "snapshots": [], "best": None}
-    described = describe_gan(model)["model"]
+    experiment.homework, experiment.record = gan, {"history": [], "snapshots": [], "best": None}
+    described = describe_gan(experiment, {})["model"]
     z = torch.randn(3, 64)
     with torch.no_grad():
-        assert (run(described["generator"], z)[0] - model.gen(z)).abs().max() < 0.01
+        assert (run(described["generator"], z)[0] - gan.gen(z)).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("edition, exact", [("cs446", False), ("hw8", True)])
@@ -219,17 +235,18 @@ def test_figures_beyond_the_room_and_damaged_ones_are_named():
 
 def test_gaps_are_those_of_gap_png():
     model, gaps = make_vae(), describe("vae")["model"]["gaps"]
-    worst = model.gap.argsort(descending=True)[:10]
+    gap = make_vae().findings["gap"]
+    worst = gap.argsort(descending=True)[:10]
     assert torch.equal(torch.from_numpy(gaps["images"]).float(), model.test_images[worst])
     assert gaps["labels"] == model.test_labels[worst].argmax(1).tolist()
     assert sum(gaps["counts"]) == len(model.test_images)
-    assert math.isclose(gaps["high"], model.gap.max().item(), rel_tol=1e-5)
+    assert math.isclose(gaps["high"], gap.max().item(), rel_tol=1e-5)
 
 
 def test_only_figures_of_the_run_get_into_the_page(tmp_path):
     for name in ("holiday.png", "samples_epoch_20.png", "data.png"):
         (tmp_path / name).write_bytes(a_figure())
-    explore.write_explore(make_diffusion(), {}, KEPT, tmp_path)
+    explore.write_explore(make_diffusion().experiment, {}, KEPT, tmp_path, {})
     page = (tmp_path / "explore.html").read_text(encoding="utf-8")
     assert "holiday" not in page and 'alt="samples_epoch_20.png"' in page and 'alt="data.png"' in page
     sources = [*ROOT.glob("hw5_*.py"), *(ROOT / "hw5_lab").rglob("*.py")]
@@ -249,7 +266,7 @@ def test_a_page_is_written_in_a_moment(name, tmp_path):
     """A loose bound in s, for a machine under load. At rest it is less than one second."""
     model = MODELS[name]()
     start = time.perf_counter()
-    explore.write_explore(model, {}, KEPT, tmp_path)
+    explore.write_explore(model.experiment, {}, KEPT, tmp_path, model.findings)
     took = time.perf_counter() - start
     print(f"{name}: {took:.2f} s")
     assert took < 8

@@ -266,6 +266,7 @@ QUICK = (
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in HOSTILE]
 )
+@pytest.mark.slow
 def test_hostile_functions(name, boxes, tmp_path, monkeypatch, capsys):
     code, words = HOSTILE[name]
     monkeypatch.setattr(grade, "SECONDS", 3)
@@ -293,6 +294,7 @@ def test_hostile_functions(name, boxes, tmp_path, monkeypatch, capsys):
         ("import os, shutil; shutil.rmtree(os.getcwd())\n", ""),
     ],
 )
+@pytest.mark.slow
 def test_hostile_imports(code, words, boxes, tmp_path, monkeypatch):
     """What runs at import, after the definitions or before, does not keep the definitions from being graded."""
     monkeypatch.setattr(grade, "IMPORT_SECONDS", 3)

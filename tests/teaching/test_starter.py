@@ -159,7 +159,7 @@ def test_nothing_of_a_solution_is_left(name, handed_out):
         (("def step(", "def stride("), "GIVEN replaces step, which is not there"),
         (('"""4(e).', '"""4(g).'), "4(g), which starter_texts.py does not ask"),
         (('"""4(e). The generator', '"""The generator'), "no function _get_loss_g whose docstring begins with"),
-        (("self.visualize_goal()", "generator_loss(0)"), "train uses generator_loss, a part of an answer"),
+        (("self.visualize_goal()", "generator_loss(0)"), "draw_epoch uses generator_loss, a part of an answer"),
     ],
 )
 def test_changed_scripts_are_noticed(edit, words):
