@@ -3,8 +3,10 @@
 
 /** The model of a page's description: images x are arrays of the values that D knows, `unit` ones are in [0,1]. */
 function prepareGan(model) {
-  const generator = unpackProgram(model.generator), discriminator = unpackProgram(model.discriminator);
-  const [black, white] = model.range, unit = (bytes) => Float64Array.from(bytes, (value) => value / 255);
+  const generator = unpackProgram(model.generator),
+    discriminator = unpackProgram(model.discriminator);
+  const [black, white] = model.range,
+    unit = (bytes) => Float64Array.from(bytes, (value) => value / 255);
 
   /** G's images of z [n,zdim], of the generator at the end of the run or of an earlier one. */
   const generate = (z, n = 1, network = generator) => forward(network, z, n);
@@ -30,12 +32,24 @@ function prepareGan(model) {
 
   // Generators of earlier epochs or, where these do not fit, their images of the run's own noise
   const earlier = model.earlier.map(({ name, network, images }) => ({
-    name, network: network && unpackProgram(network), images: images && unit(unpack(images)),
+    name,
+    network: network && unpackProgram(network),
+    images: images && unit(unpack(images)),
   }));
-  const z = unpack(model.z), real = unit(unpack(model.real));
+  const z = unpack(model.z),
+    real = unit(unpack(model.real));
   return {
-    generate, judge, toUnit, fromUnit, gradientRow, rightPairs, zdim: model.zdim, samples: model.samples,
+    generate,
+    judge,
+    toUnit,
+    fromUnit,
+    gradientRow,
+    rightPairs,
+    zdim: model.zdim,
+    samples: model.samples,
     versions: [...earlier, { name: "at the end of the run" }],
-    z: slices(z, z.length / model.zdim), real: slices(real, real.length / 784), directions: unpack(model.directions),
+    z: slices(z, z.length / model.zdim),
+    real: slices(real, real.length / 784),
+    directions: unpack(model.directions),
   };
 }

@@ -10,9 +10,16 @@ const hw5 = (window.hw5 = {}); // what tests and the curious may call from the c
 function observable(value) {
   const watchers = [];
   return {
-    get value() { return value; },
-    set(next) { value = next; for (const watcher of watchers) watcher(next); },
-    watch(watcher) { watchers.push(watcher); },
+    get value() {
+      return value;
+    },
+    set(next) {
+      value = next;
+      for (const watcher of watchers) watcher(next);
+    },
+    watch(watcher) {
+      watchers.push(watcher);
+    },
   };
 }
 
@@ -34,11 +41,15 @@ function keep(name, value) {
 const short = (values) => Array.from(values, (value) => +value.toFixed(3)).join(",");
 addEventListener("hashchange", () => location.reload());
 
-let built = false, speaking = 0; // while a page is built, nothing is said
+let built = false,
+  speaking = 0; // while a page is built, nothing is said
 /** Tells a screen reader, once the user pauses. */
 function say(text) {
   clearTimeout(speaking);
-  if (built) speaking = setTimeout(() => { document.getElementById("status").textContent = text; }, 400);
+  if (built)
+    speaking = setTimeout(() => {
+      document.getElementById("status").textContent = text;
+    }, 400);
 }
 
 // -------------------------------------------------------------------------------------------------- pieces of a page
@@ -60,7 +71,9 @@ const unique = (name) => `${name}-${++made}`;
 
 /** A section with a title and one sentence or two; `parts` come below. */
 function panel(title, sentence, kind, ...parts) {
-  const id = unique("panel"), heading = element("h2", { id }, title), hint = element("p", { class: "hint" }, sentence);
+  const id = unique("panel"),
+    heading = element("h2", { id }, title),
+    hint = element("p", { class: "hint" }, sentence);
   const node = element("section", { class: `panel ${kind}`, "aria-labelledby": id }, heading, hint, ...parts);
   document.getElementById("panels").append(node);
   return node;
@@ -80,22 +93,30 @@ function button(label, act, attributes = {}) {
 
 /** A labelled slider; show(value) is the text beside it. node.set(value) moves it without a call of act. */
 function slider(label, { min, max, step, value }, act, show = (x) => fixed(x, 2)) {
-  const id = unique("slider"), input = element("input", { type: "range", id, min, max, step, value });
+  const id = unique("slider"),
+    input = element("input", { type: "range", id, min, max, step, value });
   const node = box("slider", element("label", { for: id }, label), element("output", { for: id }), input);
   const refresh = () => {
     const text = show(+input.value);
     node.children[1].textContent = text;
     input.setAttribute("aria-valuetext", text);
   };
-  input.addEventListener("input", () => { refresh(); act(+input.value); });
-  node.set = (x) => { input.value = x; refresh(); };
+  input.addEventListener("input", () => {
+    refresh();
+    act(+input.value);
+  });
+  node.set = (x) => {
+    input.value = x;
+    refresh();
+  };
   refresh();
   return node;
 }
 
 /** A labelled list of which one entry is chosen; options [[value, label], ...]. */
 function choice(label, options, act, chosen = options[0][0]) {
-  const id = unique("choice"), entries = options.map(([value, text]) => element("option", { value }, text));
+  const id = unique("choice"),
+    entries = options.map(([value, text]) => element("option", { value }, text));
   const select = element("select", { id }, ...entries);
   select.value = chosen;
   select.addEventListener("change", () => act(select.value));
@@ -112,10 +133,16 @@ function tick(label, yes, act) {
 
 /** A labelled box for a whole number from 0 to `max`; node.set(value) moves it, null empties it, act is not called. */
 function number(label, max, act) {
-  const id = unique("number"), input = element("input", { type: "number", id, min: 0, max, step: 1, value: 0 });
+  const id = unique("number"),
+    input = element("input", { type: "number", id, min: 0, max, step: 1, value: 0 });
   const node = box("choice", element("label", { for: id }, label), input);
-  node.set = (value) => { input.value = value === null ? "" : Math.min(max, Math.max(0, Math.floor(value) || 0)); };
-  input.addEventListener("change", () => { node.set(+input.value); act(+input.value); });
+  node.set = (value) => {
+    input.value = value === null ? "" : Math.min(max, Math.max(0, Math.floor(value) || 0));
+  };
+  input.addEventListener("change", () => {
+    node.set(+input.value);
+    act(+input.value);
+  });
   return node;
 }
 
@@ -124,15 +151,23 @@ function readout(names) {
   const cells = Object.fromEntries(names.map(([key]) => [key, element("td", {}, "–")]));
   const line = ([key, name, kind]) => element("tr", { class: kind }, element("th", { scope: "row" }, name), cells[key]);
   const node = element("table", { class: "readout" }, element("tbody", {}, ...names.map(line)));
-  node.set = (values) => { for (const [key, text] of Object.entries(values)) cells[key].textContent = text; };
-  node.clear = () => { for (const cell of Object.values(cells)) cell.textContent = "–"; };
+  node.set = (values) => {
+    for (const [key, text] of Object.entries(values)) cells[key].textContent = text;
+  };
+  node.clear = () => {
+    for (const cell of Object.values(cells)) cell.textContent = "–";
+  };
   return node;
 }
 
 /** Coloured dots with their meanings, [[name of a colour, text], ...]. */
 function key(label, entries) {
   const dot = (name) => element("i", { class: `dot ${name}` });
-  return element("p", { class: "key", "aria-label": label }, ...entries.map(([name, text]) => element("span", {}, dot(name), text)));
+  return element(
+    "p",
+    { class: "key", "aria-label": label },
+    ...entries.map(([name, text]) => element("span", {}, dot(name), text)),
+  );
 }
 
 // ------------------------------------------------------------------------------------------------ out of the page
@@ -146,7 +181,8 @@ function download(blob, name) {
 
 /** A canvas as a PNG on the page's ground; small images are enlarged. */
 function savePicture(canvas, name) {
-  const factor = canvas.width < 200 ? 10 : 1, copy = element("canvas", { width: canvas.width * factor, height: canvas.height * factor });
+  const factor = canvas.width < 200 ? 10 : 1,
+    copy = element("canvas", { width: canvas.width * factor, height: canvas.height * factor });
   const context = copy.getContext("2d");
   context.fillStyle = colour("ground");
   context.fillRect(0, 0, copy.width, copy.height);
@@ -164,13 +200,28 @@ function figure(node, caption, name) {
 const pictures = (...figures) => box(`pictures of${figures.length}`, ...figures);
 
 /** A button that saves a table, [[value, ...], ...] with a header, as CSV. */
-const csv = (name, table) => button("Numbers as CSV", () =>
-  download(new Blob([table().map((line) => `${line.join(",")}\n`).join("")], { type: "text/csv" }), `${name}.csv`));
+const csv = (name, table) =>
+  button("Numbers as CSV", () =>
+    download(
+      new Blob(
+        [
+          table()
+            .map((line) => `${line.join(",")}\n`)
+            .join(""),
+        ],
+        { type: "text/csv" },
+      ),
+      `${name}.csv`,
+    ),
+  );
 
 // ---------------------------------------------------------------------------------------------------------- pictures
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
-const rgb = (name) => colour(name).match(/\w\w/g).map((hex) => parseInt(hex, 16));
+const rgb = (name) =>
+  colour(name)
+    .match(/\w\w/g)
+    .map((hex) => parseInt(hex, 16));
 const redraws = []; // of every picture, for a change of size or of colours
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraws.forEach((redraw) => redraw()));
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -188,7 +239,13 @@ function paint(context, values, side, x = 0, y = 0) {
 
 /** A small image of numbers in [0,1]; node.show(values, text) paints it, with the text as its alternative. */
 function thumbnail(label, side) {
-  const node = element("canvas", { width: side, height: side, class: "image square", role: "img", "aria-label": label });
+  const node = element("canvas", {
+    width: side,
+    height: side,
+    class: "image square",
+    role: "img",
+    "aria-label": label,
+  });
   node.show = (values, text = label) => {
     paint(node.getContext("2d"), values, side);
     node.setAttribute("aria-label", text);
@@ -198,7 +255,9 @@ function thumbnail(label, side) {
 
 /** A button with a small image; tile.show(values, text, label) paints it, with a text below. */
 function tile(side, act) {
-  const picture = thumbnail("", side), text = element("span"), node = button("", act);
+  const picture = thumbnail("", side),
+    text = element("span"),
+    node = button("", act);
   picture.setAttribute("aria-hidden", "true");
   node.append(picture, text);
   node.show = (values, words, label) => {
@@ -211,7 +270,8 @@ function tile(side, act) {
 
 /** A canvas of columns x rows pixels, each of which has one of `colours`, and an opacity: shade(i) = [which, opacity]. */
 function shades(columns, rows, colours, shade) {
-  const node = element("canvas", { width: columns, height: rows }), context = node.getContext("2d");
+  const node = element("canvas", { width: columns, height: rows }),
+    context = node.getContext("2d");
   const image = context.createImageData(columns, rows);
   for (let i = 0; i < columns * rows; i++) {
     const [which, opacity] = shade(i);
@@ -237,12 +297,21 @@ function circle(context, x, y, radius, how = "fill") {
 
 /** A ring with a cross at x, y: where z is. */
 function marker(context, [x, y], ink, rim) {
-  for (const [style, width] of [[rim, 5], [ink, 2]]) {
+  for (const [style, width] of [
+    [rim, 5],
+    [ink, 2],
+  ]) {
     context.strokeStyle = style;
     context.lineWidth = width;
     circle(context, x, y, 8, "stroke");
-    trace(context, [[x - 13, y], [x + 13, y]]);
-    trace(context, [[x, y - 13], [x, y + 13]]);
+    trace(context, [
+      [x - 13, y],
+      [x + 13, y],
+    ]);
+    trace(context, [
+      [x, y - 13],
+      [x, y + 13],
+    ]);
   }
 }
 
@@ -263,7 +332,9 @@ function surface(label, aspect, draw, { interactive = false, scrolls = false, ki
   let pending = false;
   node.redraw = () => {
     pending = false;
-    const width = node.clientWidth, height = Math.round(width / aspect), scale = Math.min(3, devicePixelRatio || 1);
+    const width = node.clientWidth,
+      height = Math.round(width / aspect),
+      scale = Math.min(3, devicePixelRatio || 1);
     if (!width) return;
     if (node.width !== Math.round(width * scale)) {
       node.width = Math.round(width * scale);
@@ -273,7 +344,8 @@ function surface(label, aspect, draw, { interactive = false, scrolls = false, ki
     context.clearRect(0, 0, width, height);
     draw(context, width, height);
   };
-  node.later = () => { // many changes, one drawing
+  node.later = () => {
+    // many changes, one drawing
     if (!pending) requestAnimationFrame(node.redraw);
     pending = true;
   };
@@ -306,8 +378,13 @@ function drag(node, at, move, { flat = false } = {}) {
     node.focus({ preventScroll: true });
     place(event, "down");
   });
-  node.addEventListener("pointermove", (event) => { if (event.pointerId === active) place(event, "move"); });
-  for (const [kind, phase] of [["pointerup", "up"], ["pointercancel", "cancel"]])
+  node.addEventListener("pointermove", (event) => {
+    if (event.pointerId === active) place(event, "move");
+  });
+  for (const [kind, phase] of [
+    ["pointerup", "up"],
+    ["pointercancel", "cancel"],
+  ])
     node.addEventListener(kind, (event) => {
       if (event.pointerId !== active) return;
       active = null;
@@ -322,7 +399,10 @@ function drag(node, at, move, { flat = false } = {}) {
     const far = event.shiftKey ? 5 : 1;
     move(far * arrow[0], far * arrow[1]);
   });
-  node.addEventListener("keyup", () => { node.byKeys = true; node.later(); }); // also the Tab that came here
+  node.addEventListener("keyup", () => {
+    node.byKeys = true;
+    node.later();
+  }); // also the Tab that came here
   node.addEventListener("blur", () => node.later());
 }
 
@@ -331,7 +411,9 @@ function drag(node, at, move, { flat = false } = {}) {
 function animation(step, changed) {
   let frame = 0;
   const self = {
-    get running() { return frame !== 0; },
+    get running() {
+      return frame !== 0;
+    },
     start() {
       if (frame || still.matches) return;
       frame = requestAnimationFrame(loop);
@@ -348,29 +430,43 @@ function animation(step, changed) {
     frame = requestAnimationFrame(loop);
     if (step() === false) self.stop();
   };
-  still.addEventListener("change", () => { if (still.matches) self.stop(); });
-  document.addEventListener("visibilitychange", () => { if (document.hidden) self.stop(); });
-  addEventListener("keydown", (event) => { if (event.key === "Escape") self.stop(); });
+  still.addEventListener("change", () => {
+    if (still.matches) self.stop();
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) self.stop();
+  });
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape") self.stop();
+  });
   return self;
 }
 
 /** Does work(i) for i < count in slices of some milliseconds, so that the page stays alive; returns what cancels it. */
 function inSlices(count, work, done) {
-  let i = 0, cancelled = false;
+  let i = 0,
+    cancelled = false;
   const part = () => {
     const end = performance.now() + 10;
     while (!cancelled && i < count && performance.now() < end) work(i++);
     if (!cancelled) i < count ? setTimeout(part) : done();
   };
   setTimeout(part);
-  return () => { cancelled = true; };
+  return () => {
+    cancelled = true;
+  };
 }
 
 /** Strokes [[[x, y], ...], ...] in any unit as a gray image [28*28], made as MNIST was: the ink, of a pen of fixed width,
  *  fits a box of 20x20 and is centred by its mass. */
 function rasterise(strokes, pen = 1.15) {
-  const points = strokes.flat(), xs = points.map(([x]) => x), ys = points.map(([, y]) => y);
-  const left = Math.min(...xs), right = Math.max(...xs), top = Math.min(...ys), bottom = Math.max(...ys);
+  const points = strokes.flat(),
+    xs = points.map(([x]) => x),
+    ys = points.map(([, y]) => y);
+  const left = Math.min(...xs),
+    right = Math.max(...xs),
+    top = Math.min(...ys),
+    bottom = Math.max(...ys);
   const scale = Math.min((20 - 2 * pen) / Math.max(right - left, bottom - top, 1e-9), 0.25); // a dot stays a dot
 
   const from = (a, b) => Math.max(0, Math.floor(Math.min(a, b) - pen - 1)); // the pixels that ink from a to b can reach
@@ -379,11 +475,17 @@ function rasterise(strokes, pen = 1.15) {
     const image = new Float64Array(784);
     for (const stroke of strokes)
       stroke.forEach(([x, y], k) => {
-        const [endX, endY] = stroke[k + 1] || [x, y], ax = x * scale + dx, ay = y * scale + dy;
-        const wide = (endX - x) * scale, high = (endY - y) * scale, square = wide * wide + high * high;
+        const [endX, endY] = stroke[k + 1] || [x, y],
+          ax = x * scale + dx,
+          ay = y * scale + dy;
+        const wide = (endX - x) * scale,
+          high = (endY - y) * scale,
+          square = wide * wide + high * high;
         for (let line = from(ay, ay + high); line <= to(ay, ay + high); line++)
           for (let col = from(ax, ax + wide); col <= to(ax, ax + wide); col++) {
-            const px = col + 0.5 - ax, py = line + 0.5 - ay, pixel = 28 * line + col;
+            const px = col + 0.5 - ax,
+              py = line + 0.5 - ay,
+              pixel = 28 * line + col;
             const t = square && Math.min(1, Math.max(0, (px * wide + py * high) / square)); // the nearest on the line
             const ink = pen + 0.5 - Math.sqrt((px - t * wide) ** 2 + (py - t * high) ** 2);
             image[pixel] = Math.max(image[pixel], Math.min(1, ink));
@@ -391,8 +493,10 @@ function rasterise(strokes, pen = 1.15) {
       });
     return image;
   };
-  const dx = 14 - (scale * (left + right)) / 2, dy = 14 - (scale * (top + bottom)) / 2;
-  const boxed = draw(dx, dy), mass = sum(boxed);
+  const dx = 14 - (scale * (left + right)) / 2,
+    dy = 14 - (scale * (top + bottom)) / 2;
+  const boxed = draw(dx, dy),
+    mass = sum(boxed);
   const mean = (of) => boxed.reduce((total, ink, pixel) => total + ink * (of(pixel) + 0.5), 0) / mass;
   return draw(dx + 14 - mean((pixel) => pixel % 28), dy + 14 - mean((pixel) => Math.floor(pixel / 28)));
 }
@@ -401,30 +505,46 @@ function rasterise(strokes, pen = 1.15) {
  *  image in gray instead, pad.wipe() nothing. Strokes are in the page's address. */
 function drawingPad(changed) {
   const size = 280; // the drawing area in units of the pen
-  let strokes = [], pen = [size / 2, size / 2], down = false, waiting = false, shown = null;
-  const help = "Drawing area. Draw with mouse or finger. Keyboard: the arrow keys move the pen, Space puts it down or lifts it.";
-  const pad = surface(help, 1, (context, width) => {
-    const to = ([x, y]) => [(x * width) / size, (y * width) / size];
-    context.lineCap = context.lineJoin = "round";
-    context.lineWidth = (17 * width) / size;
-    context.strokeStyle = context.fillStyle = colour("text");
-    for (const stroke of strokes) {
-      circle(context, ...to(stroke[0]), context.lineWidth / 2); // all of a mere click
-      trace(context, stroke.map(to));
-    }
-    context.fillStyle = colour("muted");
-    if (!strokes.length) write(context, "draw a digit here", width / 2, 24 * rem, "center", 14);
-    if (!strokes.length && shown) {
-      const { image, side } = shown;
-      context.imageSmoothingEnabled = false;
-      context.drawImage(shades(side, side, [rgb("text")], (i) => [0, 0.3 * image[i]]), 0, 0, width, width);
-    }
-    if (document.activeElement === pad && pad.byKeys) {
-      context.strokeStyle = context.fillStyle = colour("accent");
-      context.lineWidth = 2;
-      circle(context, ...to(pen), 6, down ? "fill" : "stroke");
-    }
-  }, { interactive: true });
+  let strokes = [],
+    pen = [size / 2, size / 2],
+    down = false,
+    waiting = false,
+    shown = null;
+  const help =
+    "Drawing area. Draw with mouse or finger. Keyboard: the arrow keys move the pen, Space puts it down or lifts it.";
+  const pad = surface(
+    help,
+    1,
+    (context, width) => {
+      const to = ([x, y]) => [(x * width) / size, (y * width) / size];
+      context.lineCap = context.lineJoin = "round";
+      context.lineWidth = (17 * width) / size;
+      context.strokeStyle = context.fillStyle = colour("text");
+      for (const stroke of strokes) {
+        circle(context, ...to(stroke[0]), context.lineWidth / 2); // all of a mere click
+        trace(context, stroke.map(to));
+      }
+      context.fillStyle = colour("muted");
+      if (!strokes.length) write(context, "draw a digit here", width / 2, 24 * rem, "center", 14);
+      if (!strokes.length && shown) {
+        const { image, side } = shown;
+        context.imageSmoothingEnabled = false;
+        context.drawImage(
+          shades(side, side, [rgb("text")], (i) => [0, 0.3 * image[i]]),
+          0,
+          0,
+          width,
+          width,
+        );
+      }
+      if (document.activeElement === pad && pad.byKeys) {
+        context.strokeStyle = context.fillStyle = colour("accent");
+        context.lineWidth = 2;
+        circle(context, ...to(pen), 6, down ? "fill" : "stroke");
+      }
+    },
+    { interactive: true },
+  );
   pad.id = "pad";
   function tell(writing) {
     waiting = false;
@@ -435,20 +555,27 @@ function drawingPad(changed) {
   function drawn(writing) {
     pad.later();
     if (!writing) return tell(false);
-    if (!waiting) requestAnimationFrame(() => { if (waiting) tell(true); }); // once for many moves of the pen
+    if (!waiting)
+      requestAnimationFrame(() => {
+        if (waiting) tell(true);
+      }); // once for many moves of the pen
     waiting = true;
   }
-  drag(pad, (u, v, phase) => {
-    if (phase === "down") strokes.push([]);
-    if (phase !== "cancel") strokes.at(-1).push([u * size, v * size]);
-    drawn(phase === "down" || phase === "move");
-  }, (dx, dy) => {
-    const inside = (value) => Math.min(size - 10, Math.max(10, value));
-    pen = [inside(pen[0] + 8 * dx), inside(pen[1] + 8 * dy)];
-    if (!down) return pad.later();
-    strokes.at(-1).push(pen);
-    drawn(true);
-  });
+  drag(
+    pad,
+    (u, v, phase) => {
+      if (phase === "down") strokes.push([]);
+      if (phase !== "cancel") strokes.at(-1).push([u * size, v * size]);
+      drawn(phase === "down" || phase === "move");
+    },
+    (dx, dy) => {
+      const inside = (value) => Math.min(size - 10, Math.max(10, value));
+      pen = [inside(pen[0] + 8 * dx), inside(pen[1] + 8 * dy)];
+      if (!down) return pad.later();
+      strokes.at(-1).push(pen);
+      drawn(true);
+    },
+  );
   function setPen(next) {
     if (next === down) return;
     down = next;
@@ -469,11 +596,21 @@ function drawingPad(changed) {
     keep("ink");
     pad.later();
   };
-  pad.show = (image, side) => { pad.wipe(); shown = { image, side }; };
+  pad.show = (image, side) => {
+    pad.wipe();
+    shown = { image, side };
+  };
   /** Draws what the address says; false where it says nothing. */
   pad.recall = () => {
-    const pairs = (text) => text.split(",").map(Number).reduce((all, value, i, list) => (i % 2 ? [...all, [list[i - 1], value]] : all), []);
-    strokes = (view.get("ink") ?? "").split(";").map(pairs).filter((stroke) => stroke.length && stroke.flat().every(Number.isFinite));
+    const pairs = (text) =>
+      text
+        .split(",")
+        .map(Number)
+        .reduce((all, value, i, list) => (i % 2 ? [...all, [list[i - 1], value]] : all), []);
+    strokes = (view.get("ink") ?? "")
+      .split(";")
+      .map(pairs)
+      .filter((stroke) => stroke.length && stroke.flat().every(Number.isFinite));
     if (strokes.length) changed(rasterise(strokes), false);
     return strokes.length > 0;
   };
@@ -484,7 +621,10 @@ function drawingPad(changed) {
  *  current() is [the point to pin, its name], images(points) decodes, changed(point, name) shows a point on the way,
  *  pinned() tells of a pin. leave() ends a walk when another point is shown. */
 function path({ count, side, current, images, changed, pinned = () => {} }) {
-  const pins = [null, null], names = ["", ""], width = count * (side + 2) - 2, told = note();
+  const pins = [null, null],
+    names = ["", ""],
+    width = count * (side + 2) - 2,
+    told = note();
   const strip = element("canvas", { class: "image strip", width, height: side + 4, role: "img" });
   const context = strip.getContext("2d");
   let t = 0;
@@ -493,7 +633,8 @@ function path({ count, side, current, images, changed, pinned = () => {} }) {
     images(points).forEach((image, i) => paint(context, image, side, i * (side + 2)));
     strip.setAttribute("aria-label", `${count} images from pin A to pin B`);
   };
-  const mark = (at) => { // a bar below the images
+  const mark = (at) => {
+    // a bar below the images
     context.clearRect(0, side, width, 4);
     context.fillStyle = colour("accent");
     if (at !== undefined) context.fillRect(at * (width - side), side + 2, side, 2);
@@ -512,43 +653,93 @@ function path({ count, side, current, images, changed, pinned = () => {} }) {
     pinned();
     say(told.textContent);
   };
-  const walk = animation(() => { goTo(Math.min(1, t + 0.01)); return t < 1; },
-    (running) => { go.textContent = running ? "Stop" : "Walk from A to B"; });
-  const place = slider("Place between A and B", { min: 0, max: 1, step: 0.01, value: t }, (value) => { walk.stop(); goTo(value); });
+  const walk = animation(
+    () => {
+      goTo(Math.min(1, t + 0.01));
+      return t < 1;
+    },
+    (running) => {
+      go.textContent = running ? "Stop" : "Walk from A to B";
+    },
+  );
+  const place = slider("Place between A and B", { min: 0, max: 1, step: 0.01, value: t }, (value) => {
+    walk.stop();
+    goTo(value);
+  });
   const go = button("Walk from A to B", () => {
     if (walk.running) return walk.stop();
     goTo(still.matches ? 1 : 0); // without motion: the end at once
     walk.start();
   });
   const pinners = ["A", "B"].map((name, which) => button(`Pin ${name} here`, () => pin(which, ...current())));
-  const leave = () => { walk.stop(); mark(); };
-  return { pins, pin, show, leave, parts: [row(...pinners, go), told, figure(strip, "from A, left, to B", "path"), place] };
+  const leave = () => {
+    walk.stop();
+    mark();
+  };
+  return {
+    pins,
+    pin,
+    show,
+    leave,
+    parts: [row(...pinners, go), told, figure(strip, "from A, left, to B", "path"), place],
+  };
 }
 
 // ------------------------------------------------------------------------------------------------------------ charts
 
-const axisText = (value) => (Math.abs(value) >= 100 ? fixed(value, 0) : +value.toPrecision(3) === 0 ? "0" : String(+value.toPrecision(3)).replace("-", "−"));
+const axisText = (value) =>
+  Math.abs(value) >= 100
+    ? fixed(value, 0)
+    : +value.toPrecision(3) === 0
+      ? "0"
+      : String(+value.toPrecision(3)).replace("-", "−");
 
 /** Groups of bars, one for each label: series [{name, colour, values}], values of one unit. A label may be "". */
 function bars(title, unit, labels, series, name) {
   const highest = Math.max(...series.flatMap(({ values }) => [...values]), 1e-9);
-  const text = labels.map((label, i) => `${label}: ${series.map(({ name: of, values }) => `${of} ${axisText(values[i])}`).join(", ")}`);
+  const text = labels.map(
+    (label, i) => `${label}: ${series.map(({ name: of, values }) => `${of} ${axisText(values[i])}`).join(", ")}`,
+  );
   const told = labels.length <= 10 ? text.join("; ") : series.map(({ name: of }) => of).join(" and ");
-  const node = surface(`${title}, ${unit}. ${told}`, 2.1, (context, width, height) => {
-    const bottom = height - 20 * rem, top = 18 * rem, group = width / labels.length, wide = (group * 0.86) / series.length;
-    series.forEach(({ colour: ink, values }, k) => {
-      context.fillStyle = colour(ink);
-      values.forEach((value, i) => {
-        const high = ((bottom - top) * value) / highest;
-        context.fillRect(i * group + group * 0.07 + k * wide, bottom - high, Math.max(1, wide - 0.5), high);
+  const node = surface(
+    `${title}, ${unit}. ${told}`,
+    2.1,
+    (context, width, height) => {
+      const bottom = height - 20 * rem,
+        top = 18 * rem,
+        group = width / labels.length,
+        wide = (group * 0.86) / series.length;
+      series.forEach(({ colour: ink, values }, k) => {
+        context.fillStyle = colour(ink);
+        values.forEach((value, i) => {
+          const high = ((bottom - top) * value) / highest;
+          context.fillRect(i * group + group * 0.07 + k * wide, bottom - high, Math.max(1, wide - 0.5), high);
+        });
       });
-    });
-    context.fillStyle = colour("muted");
-    context.fillRect(0, bottom, width, 1);
-    labels.forEach((label, i) => write(context, label, (i + 0.5) * group, height - 5, i ? (i === labels.length - 1 ? "right" : "center") : labels.length > 12 ? "left" : "center"));
-    write(context, `highest: ${axisText(highest)} ${unit}`, 4, 12 * rem);
-  }, { kind: "chart" });
-  const keys = series.length > 1 ? [key(title, series.map(({ name: of, colour: ink }) => [ink, of]))] : [];
+      context.fillStyle = colour("muted");
+      context.fillRect(0, bottom, width, 1);
+      labels.forEach((label, i) =>
+        write(
+          context,
+          label,
+          (i + 0.5) * group,
+          height - 5,
+          i ? (i === labels.length - 1 ? "right" : "center") : labels.length > 12 ? "left" : "center",
+        ),
+      );
+      write(context, `highest: ${axisText(highest)} ${unit}`, 4, 12 * rem);
+    },
+    { kind: "chart" },
+  );
+  const keys =
+    series.length > 1
+      ? [
+          key(
+            title,
+            series.map(({ name: of, colour: ink }) => [ink, of]),
+          ),
+        ]
+      : [];
   return box("curve", subtitle(title), figure(node, unit, name), ...keys);
 }
 
@@ -556,57 +747,87 @@ function bars(title, unit, labels, series, name) {
 function chart({ title, unit, series }, history) {
   const rows = history.filter((each) => series.some((name) => Number.isFinite(each[name])));
   const values = rows.flatMap((each) => series.map((name) => each[name])).filter(Number.isFinite);
-  let low = Math.min(...values), high = Math.max(...values), chosen = rows.length - 1;
-  const head = element("h3", {}, title, element("small", {}, ` ${unit}`)), text = element("p", { class: "reading" });
+  let low = Math.min(...values),
+    high = Math.max(...values),
+    chosen = rows.length - 1;
+  const head = element("h3", {}, title, element("small", {}, ` ${unit}`)),
+    text = element("p", { class: "reading" });
   const precise = (x) => (Math.abs(x) >= 100 ? fixed(x, 1) : String(x.toPrecision(4)).replace("-", "−"));
   const tell = (each) => {
     const names = series.filter((name) => Number.isFinite(each[name]));
-    const spans = names.map((name) => element("span", { class: series.indexOf(name) ? "second" : "first" }, `${name} ${precise(each[name])}  `));
+    const spans = names.map((name) =>
+      element("span", { class: series.indexOf(name) ? "second" : "first" }, `${name} ${precise(each[name])}  `),
+    );
     text.replaceChildren(`Epoch ${each.epoch}: `, ...spans);
   };
   if (rows.length === 1) {
     tell(rows[0]);
     return box("curve", head, text);
   }
-  if (high - low < 1e-9) { low -= 1; high += 1; }
+  if (high - low < 1e-9) {
+    low -= 1;
+    high += 1;
+  }
   const log = low > 0 && high > 15 * low; // a first value far above the others would flatten them
   if (log) head.append(element("small", {}, ", log axis"));
   const ticks = [0, 1 / 3, 2 / 3, 1].map((part) => (log ? low * (high / low) ** part : low + (high - low) * part));
-  const left = (Math.max(...ticks.map((value) => axisText(value).length)) * 7.5 + 10) * rem, right = 12;
+  const left = (Math.max(...ticks.map((value) => axisText(value).length)) * 7.5 + 10) * rem,
+    right = 12;
   const inner = (width) => width - left - right;
 
-  const node = surface("", 1.9, (context, width, height) => {
-    const toX = (i) => left + (inner(width) * i) / (rows.length - 1);
-    const share = (value) => (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
-    const toY = (value) => height - 22 * rem - (height - 34 * rem) * share(value);
-    context.fillStyle = colour("muted");
-    context.strokeStyle = colour("line");
-    context.lineWidth = 1;
-    for (const value of ticks) {
-      write(context, axisText(value), left - 6, toY(value) + 4, "right");
-      trace(context, [[left, toY(value)], [width - right, toY(value)]]);
-    }
-    write(context, rows[0].epoch, toX(0), height - 4, "center");
-    write(context, rows.at(-1).epoch, width - right, height - 4, "right");
-    write(context, "epoch", width / 2, height - 4, "center");
-    series.forEach((name, k) => {
-      context.strokeStyle = context.fillStyle = colour(k ? "second" : "accent");
-      context.lineWidth = 2;
-      context.setLineDash(k ? [5, 3] : []);
-      trace(context, rows.map((each, i) => [toX(i), toY(each[name])]).filter(([, y]) => Number.isFinite(y)));
-      context.setLineDash([]);
-      if (Number.isFinite(rows[chosen][name])) circle(context, toX(chosen), toY(rows[chosen][name]), 3.5);
-    });
-  }, { interactive: true, scrolls: true, kind: "chart" });
+  const node = surface(
+    "",
+    1.9,
+    (context, width, height) => {
+      const toX = (i) => left + (inner(width) * i) / (rows.length - 1);
+      const share = (value) => (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
+      const toY = (value) => height - 22 * rem - (height - 34 * rem) * share(value);
+      context.fillStyle = colour("muted");
+      context.strokeStyle = colour("line");
+      context.lineWidth = 1;
+      for (const value of ticks) {
+        write(context, axisText(value), left - 6, toY(value) + 4, "right");
+        trace(context, [
+          [left, toY(value)],
+          [width - right, toY(value)],
+        ]);
+      }
+      write(context, rows[0].epoch, toX(0), height - 4, "center");
+      write(context, rows.at(-1).epoch, width - right, height - 4, "right");
+      write(context, "epoch", width / 2, height - 4, "center");
+      series.forEach((name, k) => {
+        context.strokeStyle = context.fillStyle = colour(k ? "second" : "accent");
+        context.lineWidth = 2;
+        context.setLineDash(k ? [5, 3] : []);
+        trace(
+          context,
+          rows.map((each, i) => [toX(i), toY(each[name])]).filter(([, y]) => Number.isFinite(y)),
+        );
+        context.setLineDash([]);
+        if (Number.isFinite(rows[chosen][name])) circle(context, toX(chosen), toY(rows[chosen][name]), 3.5);
+      });
+    },
+    { interactive: true, scrolls: true, kind: "chart" },
+  );
 
   const choose = (i) => {
     chosen = Math.min(rows.length - 1, Math.max(0, i));
     tell(rows[chosen]);
-    node.setAttribute("aria-label", `${title}, ${unit}. ${text.textContent}. The left and right arrows read other epochs.`);
+    node.setAttribute(
+      "aria-label",
+      `${title}, ${unit}. ${text.textContent}. The left and right arrows read other epochs.`,
+    );
     node.later();
   };
-  drag(node, (u) => u === u && choose(Math.round(((u * node.clientWidth - left) / inner(node.clientWidth)) * (rows.length - 1))),
-    (x) => { choose(chosen + x); say(text.textContent); }, { flat: true });
+  drag(
+    node,
+    (u) => u === u && choose(Math.round(((u * node.clientWidth - left) / inner(node.clientWidth)) * (rows.length - 1))),
+    (x) => {
+      choose(chosen + x);
+      say(text.textContent);
+    },
+    { flat: true },
+  );
   choose(chosen);
   return box("curve", head, figure(node, text, title.replace(/\W+/g, "-")));
 }
@@ -615,7 +836,12 @@ function chart({ title, unit, series }, history) {
 function curvesPanel({ curves, history, told }) {
   if (!curves.length) return;
   const names = [...new Set(history.flatMap((each) => Object.keys(each)))];
-  panel("Training curves", "Each curve is one number of the run after each epoch. Press on a curve, or use the arrow keys, "
-    + "to read it.", "wide", box("curves", ...curves.map((each) => chart(each, history))), ...(told ? [note(told)] : []),
-    row(csv("history", () => [names, ...history.map((each) => names.map((name) => each[name] ?? ""))])));
+  panel(
+    "Training curves",
+    "Each curve is one number of the run after each epoch. Press on a curve, or use the arrow keys, " + "to read it.",
+    "wide",
+    box("curves", ...curves.map((each) => chart(each, history))),
+    ...(told ? [note(told)] : []),
+    row(csv("history", () => [names, ...history.map((each) => names.map((name) => each[name] ?? ""))])),
+  );
 }
