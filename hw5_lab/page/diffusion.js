@@ -75,7 +75,7 @@ function samplingPanel(diffusion, model, stage) {
     arrows = stage.lattice(24);
   const most = Math.min(model.steps, 500),
     sizes = [10, 30, most].filter((size, i) => i === 2 || size < most);
-  const [seed, count, perLevel, factor, noise] = viewed("run", 5) ?? [1, 300, sizes.at(-2) ?? sizes[0], 1, 1];
+  const [seed, count, perLevel, factor, noise] = viewed("run", 5) ?? [1, 240, sizes.at(-2) ?? sizes[0], 1, 1];
   const source = view.get("score") === "best" ? "best" : "network";
   const chain = samplingChain(diffusion, model, { source, count, seed, perLevel, factor, noise: noise > 0 });
   let at = 0,
@@ -315,7 +315,7 @@ function samplingPanel(diffusion, model, stage) {
         many(
           [
             [100, "100"],
-            [300, "300"],
+            [240, "240"],
             [600, "600"],
             [0, "only mine"],
           ],

@@ -9,4 +9,5 @@ if (hw5.page.model) {
 }
 curvesPanel(hw5.page);
 document.getElementById("figures").hidden = Boolean(hw5.page.model);
+document.getElementById("task").hidden = !hw5.page.model;
 built = true;

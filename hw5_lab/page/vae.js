@@ -38,7 +38,7 @@ function vaePage(model) {
   const point = observable(new Float64Array(latent)),
     fed = observable(null),
     draws = observable([]);
-  const nameOf = (z) => (latent <= 3 ? `z = ${tuple(z)}` : "z");
+  const nameOf = (z) => (latent <= 3 ? `z = ${tuple(z)}` : "your z");
   const way = path({
     count: 11,
     side: vae.side,

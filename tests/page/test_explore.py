@@ -141,7 +141,7 @@ def vae_with(decoder):
     return experiment
 
 
-@pytest.mark.parametrize("decoder", [Deep(2, 30, 784), Convolutional()])
+@pytest.mark.parametrize("decoder", [Deep(2, 30, 784), pytest.param(Convolutional(), marks=pytest.mark.slow)])
 def test_a_changed_decoder_is_described_as_it_is(decoder):
     described = describe_vae(vae_with(decoder.train()), {})["model"]
     z = torch.randn(9, 2)
@@ -180,6 +180,7 @@ def test_numbers_that_are_not_finite_are_no_page(tmp_path, capsys):
     assert "The decoder: " in (tmp_path / "explore.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_wide_network_gets_a_coarser_grid():
     """What the page computes for each grid stays the same work, whatever --hidden_units."""
     wide = hw5_vae.Decoder(2, 2000, 784), Deep(2, 400, 784), Convolutional()

@@ -834,7 +834,7 @@ def test_the_users_own_points_stay(open_page):
         page.mouse.click(*corner(page, "#field", 0.7, 0.3))
         second = page.evaluate("[...hw5.chain.mine[1]]")
         page.get_by_label("Step of sampling").fill("5")
-        assert page.locator("text=1 point.").count() == 1
+        assert page.locator("p.note", has_text="1 point.").count() == 1
         page.get_by_label("Score to follow").select_option("best")
         wait_for(page, "hw5.chain.at === 5")
         assert page.evaluate("[...hw5.chain.frames[0]]") == first + second
@@ -973,7 +973,7 @@ def test_every_control_has_a_name_and_a_place_and_a_panel_says_little(open_page,
         assert lacking("button, input, select, canvas:not([aria-hidden])", name_of) == [], "without a name"
         assert lacking("canvas.interactive", "node.tabIndex === 0") == [], "not reachable by keyboard"
         assert lacking("section", "node.querySelector('h2') && node.querySelector('p.hint')") == [], "no sentence"
-        assert page.locator(".task").inner_text() != "", "no task to begin with"
+        assert page.locator(".task").is_visible() and page.locator(".task").inner_text() != "", "no task to begin with"
         assert page.locator("#status").inner_text() == "", "something is announced at load"
         hints = page.locator("p.hint:visible").all_inner_texts()
         assert [hint for hint in hints if len(re.findall(r"[.!?](?:\s|$)", hint)) > 3] == [], (
@@ -1085,6 +1085,7 @@ def test_where_no_panels_run_the_figures_are_there(open_page, how):
     )
     with open_page("vae", text=text, java_script_enabled=how != "no JavaScript") as page:
         assert page.locator("#figures img").is_visible() and page.locator("img[alt='samples.png']").count() == 1
+        assert not page.locator(".task").is_visible(), "a task without the panel for it"
         expected = (
             "need JavaScript" if how == "no JavaScript" else "cannot run the networks of this run. The decoder: why."
         )
