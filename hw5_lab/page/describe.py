@@ -33,7 +33,7 @@ def bytes_of_images(images):
 
 # ---------------------------------------------------------------------------------------------------------- VAE
 
-SHOWN = 2000  # test codes in the latent plane
+SHOWN = 1800  # test codes in the latent plane
 LOADABLE = 300  # test images that can be loaded where a pixel takes a byte
 GAPS = 10  # test images with the largest gap
 GRID = {1: 1024, 2: 128}  # points of the posterior's grid in each direction, for so many latents

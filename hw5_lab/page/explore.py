@@ -3,8 +3,9 @@
     write_explore(experiment, metrics, kept, folder, findings)   # what a run calls at its end
 
 describe.py says what the page needs of a model, layers.py describes its networks and checks that the page computes what
-they compute. explore.html is the frame of the page, explore.css its looks. maths.js and pieces.js serve all pages; each
-model has a file of maths (vae_model.js) and one of panels (vae.js). The same run always gives the same bytes.
+they compute. explore.html is the frame of the page, explore.css its looks. maths.js and pieces.js serve all pages,
+images.js those of images. Each model has a file of maths (vae_model.js) and one of panels (vae.js). The same run always
+gives the same bytes.
 """
 
 import base64
@@ -166,7 +167,8 @@ def page(kind, description, run):
     metrics {name: value}, history [row, ...] and figures [(name, PNG bytes), ...], which show where no script runs.
     """
     read = lambda name: (HERE / name).read_text(encoding="utf-8")
-    scripts = "maths.js", "pieces.js", f"{kind}_model.js", f"{kind}.js", "start.js"
+    images = [] if kind == "diffusion" else ["images.js"]
+    scripts = "maths.js", "pieces.js", *images, f"{kind}_model.js", f"{kind}.js", "start.js"
     script, style = (without_comments("\n".join(map(read, names))) for names in (scripts, ["explore.css"]))
     rows = [{name: round(value, 5) for name, value in numbers(row).items()} for row in run["history"]]
     columns = set().union(*rows) if rows else set()
