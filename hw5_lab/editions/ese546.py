@@ -136,6 +136,7 @@ class VAE(AnalyticVAE):
         likelihoods.legend()
         for axes in (first, second, likelihoods):
             axes.set(xlabel="update", ylabel="nats per image")
+            axes.locator_params(axis="x", nbins=5)
             axes.grid(alpha=0.3)
         self.save(figure, "updates.png")
         return updates

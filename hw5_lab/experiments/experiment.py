@@ -52,8 +52,11 @@ class Experiment(ABC):
 
     @property
     def generators(self):
-        """{name: torch.Generator} of the homework, from which training draws."""
-        return {name: value for name, value in vars(self.homework).items() if isinstance(value, torch.Generator)}
+        """{name: torch.Generator} from which training draws: the homework's, and PyTorch's, for a student's dropout."""
+        own = {name: value for name, value in vars(self.homework).items() if isinstance(value, torch.Generator)}
+        if self.device.type == "cuda":
+            own["cuda"] = torch.cuda.default_generators[self.device.index or 0]
+        return {**own, "torch": torch.default_generator}
 
     @property
     def optimizers(self):

@@ -22,7 +22,8 @@ def log_likelihood_sampled(model, images, samples, progress=iter):
     for x in progress(images.split(max(1, 20_000 // samples))):
         mu, sigma_square = (part.expand(samples, *part.shape) for part in model.encoder(x))
         z = sample_diagonal_gaussian(mu, sigma_square, generator)  # [samples,B,latent]
-        log_p_x, kl = elbo_terms(z, mu, sigma_square, x.expand(samples, *x.shape), model.decoder.logits(z))
+        logits = model.decoder.logits(z.flatten(0, 1)).view(samples, len(x), -1)
+        log_p_x, kl = elbo_terms(z, mu, sigma_square, x.expand(samples, *x.shape), logits)
         values.append(log_mean_exp(log_p_x - kl))
     return torch.cat(values)
 

@@ -113,6 +113,7 @@ def test_history_has_a_row_for_each_epoch():
     assert history[-1]["score_error"] < history[0]["score_error"]
 
 
+@pytest.mark.slow
 def test_looking_changes_nothing_of_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(diffusion, "PAIRS", 1)
     weights = []
