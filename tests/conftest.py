@@ -29,11 +29,3 @@ def tiny_mnist(tmp_path):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """What needs a browser takes long."""
-    for item in items:
-        if "open_page" in item.fixturenames:
-            item.add_marker(pytest.mark.slow)

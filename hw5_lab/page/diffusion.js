@@ -1,0 +1,492 @@
+// The panels of score matching.
+"use strict";
+
+function diffusionPage(model) {
+  const diffusion = prepareDiffusion(model),
+    stage = makeStage(model, diffusion);
+  hw5.diffusion = diffusion;
+  samplingPanel(diffusion, model, stage);
+  comparisonPanel(diffusion, model, stage);
+}
+
+/** What the canvases show: the window of the run's figures, higher where it is flat, for points start outside. */
+function makeStage({ window: [[left, right], [low, high]] }, { data }) {
+  const width = right - left,
+    tall = Math.max(high - low, width / 1.8),
+    middle = (low + high) / 2;
+  const fromShares = (u, v) => [left + u * width, middle + (0.5 - v) * tall];
+  /** Canvas coordinates, on a canvas so many pixels wide, of point i of x. */
+  const toCanvas = (x, pixels, i = 0) => [
+    ((x[2 * i] - left) * pixels) / width,
+    ((middle + tall / 2 - x[2 * i + 1]) * pixels) / width,
+  ];
+  return {
+    width,
+    aspect: width / tall,
+    fromShares,
+    toCanvas,
+    centre: [left + width / 2, middle],
+    inside: ([x, y]) => [
+      Math.min(right, Math.max(left, x)),
+      Math.min(middle + tall / 2, Math.max(middle - tall / 2, y)),
+    ],
+    /** The middles of columns x rows cells, from the top left: x [columns*rows,2]. */
+    lattice(columns) {
+      const rows = Math.round((columns * tall) / width);
+      const point = (i) => fromShares(((i % columns) + 0.5) / columns, (Math.floor(i / columns) + 0.5) / rows);
+      return { x: Float64Array.from(range(columns * rows).flatMap(point)), columns, rows };
+    },
+    /** The data, moved by noise [2*points] where there is some. */
+    drawData(context, pixels, noise) {
+      const size = Math.max(2, pixels / 230),
+        x = noise ? data.map((value, i) => value + noise[i]) : data;
+      context.fillStyle = colour("data");
+      for (let i = 0; i < data.length / 2; i++) {
+        const [u, v] = toCanvas(x, pixels, i);
+        context.fillRect(u - size / 2, v - size / 2, size, size);
+      }
+    },
+    /** Arrows of about one length: far from the data a score is longer by orders of magnitude than between the strokes. */
+    drawField(context, pixels, { x, columns }, scores) {
+      const lengths = range(x.length / 2).map((i) => Math.hypot(scores[2 * i], scores[2 * i + 1]));
+      const median = [...lengths].sort((a, b) => a - b)[lengths.length >> 1];
+      const cell = pixels / columns,
+        head = Math.min(4, cell / 4);
+      lengths.forEach((length, i) => {
+        const [u, v] = toCanvas(x, pixels, i),
+          long = (0.85 * cell * length) / (length + median / 4);
+        if (!(long > 1)) return;
+        const dx = scores[2 * i] / length,
+          dy = -scores[2 * i + 1] / length,
+          endX = u + long * dx,
+          endY = v + long * dy;
+        const barb = (side) => [endX - head * (dx - side * 0.6 * dy), endY - head * (dy + side * 0.6 * dx)];
+        trace(context, [[u, v], [endX, endY], barb(1), [endX, endY], barb(-1)]);
+      });
+    },
+  };
+}
+
+const sigmaText = (sigma) => `σ = ${sigma.toFixed(3)}`;
+
+/** Sampling step by step, with the update in numbers. */
+function samplingPanel(diffusion, model, stage) {
+  const { levels } = diffusion,
+    arrows = stage.lattice(24);
+  const most = Math.min(model.steps, 500),
+    sizes = [10, 30, most].filter((size, i) => i === 2 || size < most);
+  const [seed, count, perLevel, factor, noise] = viewed("run", 5) ?? [1, 240, sizes.at(-2) ?? sizes[0], 1, 1];
+  const source = view.get("score") === "best" ? "best" : "network";
+  const chain = samplingChain(diffusion, model, { source, count, seed, perLevel, factor, noise: noise > 0 });
+  let at = 0,
+    target = 0,
+    ended = -Infinity,
+    cross = stage.centre,
+    timer = 0,
+    touched = 0,
+    cancel = () => {}; // cross: where Enter starts a point
+  hw5.chain = Object.defineProperty(chain, "at", { get: () => at });
+  for (const kind of ["pointermove", "keydown"])
+    addEventListener(
+      kind,
+      () => {
+        touched = performance.now();
+      },
+      true,
+    );
+
+  /** Computes the rest of the chain step by step, while nothing else happens on the page. */
+  function ahead() {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      const busy = play.running || performance.now() - touched < 300;
+      if (busy || chain.advance()) ahead();
+    }, 10);
+  }
+  function goTo(step) {
+    at = target = step;
+    scrub.set(step);
+    const { total } = chain,
+      sigma = levels[chain.levelAt(step)];
+    status.textContent =
+      step === total
+        ? `Step ${total}: the noise that was left is taken away.`
+        : `Step ${step} of ${total}, ${sigmaText(sigma)}, ${plural(chain.frames[step].length / 2, "point")}.`;
+    playButton.textContent = play.running ? "Pause" : step === total ? "Replay" : "Play";
+    showFormula(step);
+    field.later();
+  }
+  /** The update that led to a step, with the numbers of one point: the user's last one, or the first. */
+  function showFormula(step) {
+    if (!step || step === chain.total) {
+      formula.textContent = step
+        ? `x + σ² s(x, σ), the mean of the clean point: no noise is left.`
+        : "x ← x + α s(x, σ) + √(2α) ε, with α = eps (σ / σ_last)² and ε from a standard normal.";
+      return;
+    }
+    const i = chain.frames[step - 1].length / 2 - 1,
+      { alpha, x, s, next, noise: drawn } = chain.parts(step - 1, i);
+    formula.textContent =
+      `α = ${alpha.toPrecision(2)}. ${chain.mine.length ? "Your last point" : "One point"}: ${tuple(x)} + α · (${[...s].map((value) => fixed(value)).join(", ")})` +
+      `${chain.noise ? ` + ${Math.sqrt(2 * alpha).toPrecision(2)} · ${tuple(drawn)}` : ""} = ${tuple(next)}`;
+  }
+  /** Goes to a step, computing what is not there yet without stopping the page. */
+  function reach(step) {
+    halt();
+    target = Math.min(step, chain.total);
+    scrub.set(target);
+    keep("step", target);
+    const missing = Math.max(0, target + 1 - chain.frames.length),
+      arrive = () => {
+        goTo(target);
+        say(status.textContent);
+      };
+    if (!missing) return arrive();
+    const work = () => {
+      chain.advance();
+      status.textContent = `Computing: step ${chain.frames.length - 1} of ${target} …`;
+    };
+    cancel = inSlices(missing, work, arrive);
+  }
+  /** From the start, with the present settings; goes to a step, or plays on. */
+  function restart(step = 0) {
+    const playing = play.running;
+    halt();
+    chain.restart();
+    keep("run", short([chain.seed, chain.count, chain.perLevel, chain.factor, +chain.noise]));
+    keep("score", chain.source);
+    keep("mine", chain.mine.length ? short(chain.mine.flat()) : undefined);
+    goTo(0);
+    ahead();
+    if (playing) play.start();
+    else if (step) reach(step);
+  }
+  function addPoint(point) {
+    cancel();
+    if (at === chain.total) at = 0; // at the end there is nothing left to follow
+    chain.add(point, at);
+    keep("mine", short(chain.mine.flat()));
+    ahead();
+    goTo(at);
+    say(`Point started. ${status.textContent}`);
+  }
+  const play = animation(
+    () => {
+      const end = performance.now() + 30; // so that a frame takes less than 50 ms
+      do {
+        if (at + 1 === chain.frames.length) chain.advance();
+        at += 1;
+      } while (at < chain.total && performance.now() < end && at % 4);
+      goTo(at);
+      if (at === chain.total) ended = performance.now();
+      return at < chain.total;
+    },
+    (running) => {
+      goTo(at);
+      keep("step", at);
+      say(`${running ? "Playing" : "Stopped"}. ${status.textContent}`);
+    },
+  );
+  function halt() {
+    cancel();
+    play.stop();
+  }
+
+  const help =
+    "Points that follow the score, over its field of arrows. Click to start a point there. " +
+    "Keyboard: the arrow keys move a cross, Enter starts a point.";
+  const field = surface(
+    help,
+    stage.aspect,
+    (context, pixels) => {
+      const x = chain.frames[at],
+        sigma = levels[chain.levelAt(at)];
+      stage.drawData(context, pixels);
+      context.strokeStyle = colour("muted");
+      context.lineWidth = 1;
+      stage.drawField(context, pixels, arrows, diffusion.field("sampling", chain.source, arrows.x, sigma));
+      context.strokeStyle = colour("second");
+      context.lineWidth = 1.5;
+      for (let i = chain.count; i < x.length / 2; i++) {
+        // the ways of the user's own points
+        const way = chain.frames.slice(chain.births[i], at + 1).map((frame) => stage.toCanvas(frame, pixels, i));
+        for (const [opacity, part] of [
+          [0.3, way.slice(0, -40)],
+          [1, way.slice(-41)],
+        ]) {
+          // the older part is faint
+          context.globalAlpha = opacity;
+          trace(context, part);
+        }
+      }
+      context.globalAlpha = 1;
+      for (let i = 0; i < x.length / 2; i++) {
+        context.fillStyle = colour(i < chain.count ? "accent" : "second");
+        circle(context, ...stage.toCanvas(x, pixels, i), i < chain.count ? Math.max(2.2, pixels / 180) : 5);
+      }
+      if (document.activeElement === field && field.byKeys)
+        marker(context, stage.toCanvas(cross, pixels), colour("text"), colour("paper"));
+    },
+    { interactive: true, scrolls: true },
+  );
+  field.id = "field";
+  drag(
+    field,
+    (u, v, phase) => {
+      if (phase === "up") addPoint(stage.fromShares(u, v));
+    },
+    (dx, dy) => {
+      cross = stage.inside([cross[0] + (dx * stage.width) / 60, cross[1] - (dy * stage.width) / 60]);
+      field.later();
+    },
+  );
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") addPoint(cross);
+  });
+
+  const meanings = key("Colours", [
+    ["data", "data"],
+    ["accent", "samples"],
+    ["second", "your points"],
+    ["muted", "score"],
+  ]);
+  const status = note(),
+    formula = element("p", { class: "formula" });
+  const endOfLevel = () => (target < chain.total - 1 ? (chain.levelAt(target) + 1) * chain.perLevel : chain.total);
+  const playButton = button(
+    "Play",
+    () => {
+      if (play.running) return halt();
+      if (at === chain.total && performance.now() - ended < 500) return; // meant to pause what has just ended
+      if (at === chain.total) goTo(0); // the same frames again
+      if (still.matches) return reach(endOfLevel()); // without motion: at once
+      cancel();
+      play.start();
+    },
+    { class: "main" },
+  );
+  const buttons = row(
+    playButton,
+    button("Step", () => reach(target + 1)),
+    button("Next level", () => reach(endOfLevel())),
+    button("New noise", () => {
+      chain.seed += 1;
+      restart();
+      say("New noise. Step 0.");
+    }),
+    button("Remove my points", () => {
+      chain.mine = [];
+      restart();
+      say("Your points are removed. Step 0.");
+    }),
+  );
+  const scrub = slider("Step of sampling", { min: 0, max: chain.total, step: 1, value: 0 }, reach, String);
+  const setting =
+    (name, read = Number) =>
+    (value) => {
+      chain[name] = read(value);
+      scrub.querySelector("input").max = chain.total;
+      restart(Math.min(target, chain.total));
+    };
+  const many = (options, chosen) =>
+    options.some(([value]) => value === chosen) ? options : [...options, [chosen, String(chosen)]];
+  panel(
+    "Sampling, step by step",
+    "Points start as noise and follow the arrows of the score, with less noise at each " +
+      "level. Click to start your own point: its way stays visible.",
+    "",
+    buttons,
+    status,
+    figure(field, meanings, "sampling"),
+    formula,
+    scrub,
+    row(
+      choice(
+        "Score to follow",
+        [
+          ["network", "the network's"],
+          ["best", "the best possible"],
+        ],
+        setting("source", String),
+        chain.source,
+      ),
+      choice(
+        "Points",
+        many(
+          [
+            [100, "100"],
+            [240, "240"],
+            [600, "600"],
+            [0, "only mine"],
+          ],
+          chain.count,
+        ),
+        setting("count"),
+        chain.count,
+      ),
+      choice(
+        "Steps at each level",
+        many(
+          sizes.map((size) => [size, size === model.steps ? `${size}, as the run` : String(size)]),
+          chain.perLevel,
+        ),
+        setting("perLevel"),
+        chain.perLevel,
+      ),
+      choice(
+        "Size of a step",
+        many(
+          [
+            [0.25, "a quarter"],
+            [1, "as the run"],
+            [2, "double"],
+            [4, "four times"],
+          ],
+          chain.factor,
+        ),
+        setting("factor"),
+        chain.factor,
+      ),
+      tick("noise in each step", chain.noise, setting("noise", Boolean)),
+      csv("points", () => [
+        ["x", "y"],
+        ...range(chain.frames[at].length / 2).map((i) => [...chain.frames[at].subarray(2 * i, 2 * i + 2)]),
+      ]),
+    ),
+  );
+  const mine = (view.get("mine") ?? "").split(",").map(parseFloat);
+  if (mine.length > 1 && mine.every(Number.isFinite))
+    chain.mine = range(mine.length >> 1).map((i) => mine.slice(2 * i, 2 * i + 2));
+  restart((viewed("step", 1) ?? [0])[0]);
+}
+
+/** The network's score beside the best possible one, over the data with the noise of the level. */
+function comparisonPanel(diffusion, model, stage) {
+  const { levels, data } = diffusion,
+    cells = stage.lattice(60),
+    arrows = stage.lattice(20),
+    measured = {};
+  const noise = normals(77, data.length),
+    last = levels.length - 1,
+    [first, ...place] = viewed("compare", 3) ?? [Math.min(last, 5)];
+  let level = Math.min(last, Math.max(0, Math.round(first))),
+    noisy = true;
+  let at = place.length ? place : stage.fromShares(0.3, 0.5);
+
+  /** sigma times the difference of both scores in all cells; it shows when all of it is there. */
+  function measure(level) {
+    const sigma = levels[level],
+      difference = new Float64Array(cells.columns * cells.rows),
+      result = { difference, done: false };
+    inSlices(
+      cells.rows,
+      (line) => {
+        const x = cells.x.subarray(2 * line * cells.columns, 2 * (line + 1) * cells.columns);
+        const a = diffusion.field(`row ${line}`, "network", x, sigma),
+          b = diffusion.best(x, sigma);
+        for (let i = 0; i < cells.columns; i++)
+          difference[line * cells.columns + i] = sigma * Math.hypot(a[2 * i] - b[2 * i], a[2 * i + 1] - b[2 * i + 1]);
+      },
+      () => {
+        result.done = true;
+        map.later();
+      },
+    );
+    return result;
+  }
+  const help =
+    "Where the network's score and the best possible score differ. " +
+    "Drag, or use the arrow keys, to compare both at a point.";
+  const map = surface(
+    help,
+    stage.aspect,
+    (context, pixels, height) => {
+      const { difference, done } = (measured[level] ||= measure(level)),
+        sigma = levels[level];
+      const shade = (i) => [0, 0.55 * Math.min(1, Math.sqrt(difference[i] / 8))]; // the root: small differences show as well
+      if (done) context.drawImage(shades(cells.columns, cells.rows, [rgb("second")], shade), 0, 0, pixels, height);
+      stage.drawData(context, pixels, noisy && noise.map((value) => sigma * value));
+      context.lineWidth = 1.6;
+      for (const [source, ink] of [
+        ["best", "text"],
+        ["network", "accent"],
+      ]) {
+        context.strokeStyle = colour(ink);
+        stage.drawField(context, pixels, arrows, diffusion.field("compare", source, arrows.x, sigma));
+      }
+      context.strokeStyle = colour("text");
+      context.lineWidth = 2;
+      circle(context, ...stage.toCanvas(at, pixels), 9, "stroke");
+      context.fillStyle = colour("text");
+      context.strokeStyle = colour("paper");
+      context.lineWidth = 4;
+      if (!done) write(context, "computing the difference …", pixels / 2, 22 * rem, "center", 14, true);
+    },
+    { interactive: true },
+  );
+  map.id = "compare";
+
+  const facts = readout([
+    ["network", "length of the network's score"],
+    ["best", "length of the best possible score"],
+    ["angle", "angle between them", "strong"],
+    ["difference", "length of their difference, times σ"],
+  ]);
+  function probe(point) {
+    at = stage.inside(point);
+    const sigma = levels[level],
+      x = Float64Array.from(at),
+      a = diffusion.network(x, sigma),
+      b = diffusion.best(x, sigma);
+    const cosine = (a[0] * b[0] + a[1] * b[1]) / (Math.hypot(...a) * Math.hypot(...b));
+    const angle = `${((Math.acos(Math.min(1, Math.max(-1, cosine))) * 180) / Math.PI).toFixed(0)}°`;
+    facts.set({
+      network: Math.hypot(...a).toFixed(1),
+      best: Math.hypot(...b).toFixed(1),
+      angle,
+      difference: (sigma * Math.hypot(a[0] - b[0], a[1] - b[1])).toFixed(2),
+    });
+    map.later();
+    keep("compare", short([level, ...at]));
+    say(`${sigmaText(sigma)}, angle ${angle}`);
+    hw5.probe = { at, network: a, best: b };
+  }
+  drag(
+    map,
+    (u, v) => u === u && probe(stage.fromShares(u, v)),
+    (dx, dy) => probe([at[0] + (dx * stage.width) / 60, at[1] - (dy * stage.width) / 60]),
+  );
+  const slide = slider(
+    "Noise level",
+    { min: 0, max: last, step: 1, value: level },
+    (value) => {
+      level = value;
+      probe(at);
+    },
+    (value) => sigmaText(levels[value]),
+  );
+  const meanings = key("Colours", [
+    ["text", "arrow of the best possible score"],
+    ["accent", "the network's arrow"],
+    ["second", "they differ: full colour where σ · |difference| is 8 or more"],
+  ]);
+  panel(
+    "Forward: noise on the data, and the way back",
+    `The gray points are the data with noise of this σ, as in training; an arrow points back. ${
+      model.told
+        ? "Look far from the points, where the network has learned little."
+        : "This network is not told σ: compare the directions at the largest noise."
+    }`,
+    "",
+    slide,
+    tick("noise on the data", noisy, (yes) => {
+      noisy = yes;
+      map.later();
+      say(yes ? "Data with noise" : "Data without noise");
+    }),
+    figure(map, meanings, "comparison"),
+    subtitle("At the circle"),
+    facts,
+  );
+  probe(at);
+}

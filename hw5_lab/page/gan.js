@@ -1,0 +1,333 @@
+// The panels of a generative adversarial network. `shown` is the image that is looked at: a sample, a real one or a
+// drawing, as {x, name, z}; z is undefined where no generator made it.
+"use strict";
+
+const percent = (value) =>
+  value > 0.995 && value < 1 ? ">99%" : value < 0.005 && value > 0 ? "<1%" : `${Math.round(100 * value)}%`;
+
+function ganPage(model, shares) {
+  const gan = prepareGan(model),
+    shown = observable(null);
+  const show = (x, name, z) => {
+    shown.set({ x, name, z, logit: gan.judge(x)[0] });
+    say(`${name}: D says ${percent(sigmoid(shown.value.logit))} real`);
+  };
+  const way = path({
+    count: 9,
+    side: 28,
+    current: () => [shown.value.z ?? gan.z[0], shown.value.z ? shown.value.name : "sample 1"],
+    changed: (z, name) => show(gan.generate(z), name, z),
+    images: (points) => slices(gan.toUnit(gan.generate(joined(points), points.length)), points.length),
+  });
+  const choose = samplesPanel(gan, shown, show, way);
+  const pad = drawForDPanel(gan, shown, show, way);
+  histogramPanel(gan);
+  if (shares) sharesPanel(shares, model.digits);
+  panel(
+    "A path between two samples",
+    "Choose a sample and pin it as A, choose another and pin it as B. Smooth changes mean " +
+      "that G has learned more than single images.",
+    "",
+    ...way.parts,
+  );
+  [0, 5].forEach((i, which) => way.pin(which, gan.z[i], `sample ${i + 1}`));
+  Object.assign(hw5, { gan, shown });
+  choose();
+  pad.recall();
+}
+
+/** Samples with D(x), real digits beside them, the chosen image in large with the gradient of D. Returns what opens the view. */
+function samplesPanel(gan, shown, show, way) {
+  const { samples: count, versions } = gan,
+    pages = Math.floor(gan.z.length / count);
+  const state = { page: 0, version: versions.length - 1, chosen: 0, direction: 0 };
+  let z = [],
+    images = [];
+
+  const tiles = range(count).map((i) => tile(28, () => select(i)));
+  const realTiles = range(Math.min(5, gan.real.length)).map((i) => {
+    const node = tile(28, () => {
+      way.leave();
+      show(gan.fromUnit(gan.real[i]), `real digit ${i + 1}`);
+    });
+    const real = percent(sigmoid(gan.judge(gan.fromUnit(gan.real[i]))[0]));
+    node.show(gan.real[i], real, `Real digit ${i + 1}, D says ${real} real`);
+    return node;
+  });
+
+  /** The generator's images of the present noise. */
+  function draw() {
+    const version = versions[state.version];
+    z = gan.z.slice(state.page * count, (state.page + 1) * count);
+    images = slices(
+      version.images ? gan.fromUnit(version.images) : gan.generate(joined(z), count, version.network),
+      count,
+    );
+    gan.judge(joined(images), count).forEach((logit, i) => {
+      const real = percent(sigmoid(logit));
+      tiles[i].show(gan.toUnit(images[i]), real, `Sample ${i + 1}, D says ${real} real`);
+    });
+    about.textContent =
+      `Noise ${state.page + 1} of ${pages}. Generator ${version.name}.` +
+      (version.images ? " These images were kept from training." : "");
+  }
+  const nameOf = (i) => `sample ${i + 1}${state.page ? ` of noise ${state.page + 1}` : ""}`;
+  function select(i) {
+    way.leave();
+    state.chosen = i;
+    push.set(0);
+    show(images[i], nameOf(i), z[i]);
+    keep("sample", i + 1);
+  }
+  function refresh() {
+    if (versions[state.version].images && state.page) state.page = 0; // kept images have the first noise
+    draw();
+    select(state.chosen);
+    keep("noise", state.page + 1);
+    keep("generator", state.version + 1);
+    say(about.textContent);
+  }
+  const more = button(
+    "New noise",
+    () => {
+      if (versions[state.version].images) generators.set((state.version = versions.length - 1)); // no generator is left to run on it
+      state.page = (state.page + 1) % pages;
+      refresh();
+    },
+    { class: "main" },
+  );
+  const generators = slider(
+    "Generator",
+    { min: 0, max: versions.length - 1, step: 1, value: state.version },
+    (value) => {
+      state.version = value;
+      refresh();
+    },
+    (value) => versions[value].name,
+  );
+  const about = note();
+
+  // ---- the chosen image
+
+  const large = thumbnail("The image", 28),
+    caption = element("span"),
+    opinion = element("p", { class: "verdict" });
+  const slopes = element("canvas", {
+    width: 28,
+    height: 28,
+    class: "image square",
+    role: "img",
+    "aria-label": "Gradient of D",
+  });
+  let cancel = () => {};
+  /** The gradient of D's logit on the pixels, in two colours; computed row by row, shown when all is there. */
+  function showGradient(x) {
+    const gradient = new Float64Array(784);
+    cancel();
+    cancel = inSlices(
+      28,
+      (row) => gradient.set(gan.gradientRow(x, row), 28 * row),
+      () => {
+        const most = Math.max(...gradient.map(Math.abs), 1e-12),
+          context = slopes.getContext("2d");
+        context.clearRect(0, 0, 28, 28);
+        context.drawImage(
+          shades(28, 28, [rgb("accent"), rgb("second")], (i) => [+(gradient[i] < 0), Math.abs(gradient[i]) / most]),
+          0,
+          0,
+        );
+        hw5.gradient = gradient;
+      },
+    );
+  }
+  shown.watch(({ x, name, z: made, logit }) => {
+    large.show(gan.toUnit(x), `${name}. D says ${percent(sigmoid(logit))} real.`);
+    caption.textContent = name;
+    opinion.textContent = `D(x) = ${percent(sigmoid(logit))} real (logit ${fixed(logit, 2)})`;
+    showGradient(x);
+    tiles.forEach((each, i) => each.setAttribute("aria-pressed", String(made === z[i])));
+    push.hidden = direction.hidden = !made || !ways.length || Boolean(versions[state.version].images);
+  });
+  const push = slider(
+    "Push z of the chosen sample",
+    { min: -4, max: 4, step: 0.1, value: 0 },
+    (value) => {
+      way.leave();
+      const from = z[state.chosen],
+        to = from.map((each, i) => each + value * gan.directions[state.direction * gan.zdim + i]);
+      show(
+        gan.generate(to, 1, versions[state.version].network),
+        `${nameOf(state.chosen)}, pushed by ${fixed(value, 1)}`,
+        to,
+      );
+    },
+    (value) => fixed(value, 1),
+  );
+  const ways = range(gan.directions.length / gan.zdim).map((k) => [
+    k,
+    ["to which G's first layer answers most", "second", "third", "fourth", "fifth", "sixth"][k],
+  ]);
+  const direction = choice("along the direction", ways, (value) => {
+    state.direction = +value;
+    select(state.chosen);
+  });
+
+  const chosen = column(
+    box("beside", figure(large, caption, "chosen"), figure(slopes, "gradient of D", "gradient")),
+    opinion,
+    key("Gradient of D", [
+      ["accent", "brighter here looks more real"],
+      ["second", "darker here does"],
+    ]),
+  );
+  panel(
+    "Samples, and what D thinks of them",
+    "The number below an image is D(x), the probability that D calls it real. " +
+      "Choose an image: the gradient shows which pixels speak for it, and which against it.",
+    "wide",
+    box(
+      "split chosen-first",
+      column(
+        subtitle("Samples of G"),
+        box("tiles samples", ...tiles),
+        subtitle("Real digits"),
+        box("tiles samples real", ...realTiles),
+        about,
+        row(
+          more,
+          csv("samples", () => [
+            ["sample", "D", ...range(gan.zdim).map((d) => `z${d + 1}`)],
+            ...z.map((each, i) => [i + 1, sigmoid(gan.judge(images[i])[0]), ...each]),
+          ]),
+        ),
+        ...(versions.length > 1 ? [generators] : []),
+        push,
+        ...(ways.length ? [direction] : []),
+      ),
+      chosen,
+    ),
+  );
+  return () => {
+    const [page = 1] = viewed("noise", 1) || [],
+      [generator = versions.length] = viewed("generator", 1) || [],
+      [sample = 1] = viewed("sample", 1) || [];
+    const within = (value, most) => Math.min(most, Math.max(1, Math.round(value))) - 1;
+    Object.assign(state, {
+      page: within(page, pages),
+      version: within(generator, versions.length),
+      chosen: within(sample, count),
+    });
+    generators.set(state.version);
+    refresh();
+  };
+}
+
+/** A pad whose image D judges at once. */
+function drawForDPanel(gan, shown, show, way) {
+  const small = thumbnail("What D gets", 28),
+    verdict = element("p", { class: "verdict" }, "D(x) = –");
+  const pad = drawingPad((gray) => {
+    way.leave();
+    small.show(gray, "What D gets");
+    show(gan.fromUnit(gray), "your drawing");
+    verdict.textContent = `D(x) = ${percent(sigmoid(shown.value.logit))} real`;
+  });
+  small.show(new Float64Array(784), "Nothing");
+  panel(
+    "Draw for D",
+    "Draw a digit that D takes for a real one. Then draw something that is none: D has only ever seen digits and " +
+      "samples of G.",
+    "draw",
+    box(
+      "split",
+      pad,
+      column(
+        box("beside", figure(small, "what D gets", "drawing"), verdict),
+        row(
+          button("Clear", () => {
+            pad.wipe();
+            small.show(new Float64Array(784), "Nothing");
+            verdict.textContent = "D(x) = –";
+            say("Cleared");
+          }),
+        ),
+      ),
+    ),
+  );
+  return pad;
+}
+
+/** D's opinion of many real images and of as many samples. */
+function histogramPanel(gan) {
+  const logits = { real: [], fake: [] },
+    count = gan.real.length,
+    place = box("curve", note("Computing …"));
+  const judge = (i) => {
+    logits.real.push(gan.judge(gan.fromUnit(gan.real[i]))[0]);
+    if (gan.z[i]) logits.fake.push(gan.judge(gan.generate(gan.z[i]))[0]);
+  };
+  inSlices(count, judge, () => {
+    const bins = 20,
+      binned = (values) => {
+        const counts = Array(bins).fill(0);
+        for (const value of values)
+          counts[Math.min(bins - 1, Math.floor(bins * sigmoid(value)))] += 100 / values.length;
+        return counts;
+      };
+    const mean = (values) => percent(sum(values.map(sigmoid)) / values.length),
+      right = gan.rightPairs(logits.real, logits.fake);
+    hw5.logits = { ...logits, right };
+    place.replaceChildren(
+      bars(
+        "D(x) from 0 to 100%",
+        "% of the images",
+        range(bins).map((i) => (i % 4 ? "" : `${i * 5}`)),
+        [
+          { name: `${count} real digits, mean ${mean(logits.real)}`, colour: "accent", values: binned(logits.real) },
+          {
+            name: `${logits.fake.length} samples, mean ${mean(logits.fake)}`,
+            colour: "second",
+            values: binned(logits.fake),
+          },
+        ],
+        "histogram",
+      ),
+      note(
+        `Shown a real digit and a sample, D finds the real one in ${percent(right)} of all pairs; by guessing it would be 50%.`,
+      ),
+    );
+  });
+  panel(
+    "Can D tell them apart?",
+    "Two histograms that lie on each other: D sees no difference. Two heaps apart: D knows which is which, " +
+      "even where both means are near 50%.",
+    "",
+    place,
+  );
+}
+
+/** Shares of the ten digits, beside those of real images. */
+function sharesPanel(shares, real) {
+  const lacking = range(10).filter((digit) => shares[digit] < real[digit] / 2);
+  panel(
+    "Does G draw all ten digits?",
+    "A classifier has named the samples that the run measured. A short bar is a digit that G leaves out: " +
+      "mode collapse.",
+    "",
+    bars(
+      "Shares of the digits",
+      "% of the images",
+      range(10).map(String),
+      [
+        { name: "real test images", colour: "accent", values: real.map((share) => 100 * share) },
+        { name: "samples", colour: "second", values: shares.map((share) => 100 * share) },
+      ],
+      "shares",
+    ),
+    note(
+      lacking.length
+        ? `Less than half as often as in the data: ${lacking.join(", ")}.`
+        : "Each digit is at least half as often as in the data.",
+    ),
+  );
+}

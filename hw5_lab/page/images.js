@@ -1,0 +1,320 @@
+// What the pages of image models share: small images, a pad to draw on, a path between two images, bars.
+"use strict";
+
+/** values [side*side] in [0,1] into a context at column x, row y: white on black, as MNIST is. */
+function paint(context, values, side, x = 0, y = 0) {
+  const image = context.createImageData(side, side);
+  for (let i = 0; i < side * side; i++) {
+    image.data[4 * i] = image.data[4 * i + 1] = image.data[4 * i + 2] = 255 * values[i]; // rounds and clips
+    image.data[4 * i + 3] = 255;
+  }
+  context.putImageData(image, x, y);
+}
+
+/** A small image of numbers in [0,1]; node.show(values, text) paints it, with the text as its alternative. */
+function thumbnail(label, side) {
+  const node = element("canvas", {
+    width: side,
+    height: side,
+    class: "image square",
+    role: "img",
+    "aria-label": label,
+  });
+  node.show = (values, text = label) => {
+    paint(node.getContext("2d"), values, side);
+    node.setAttribute("aria-label", text);
+  };
+  return node;
+}
+
+/** A button with a small image; tile.show(values, text, label) paints it, with a text below. */
+function tile(side, act) {
+  const picture = thumbnail("", side),
+    text = element("span"),
+    node = button("", act);
+  picture.setAttribute("aria-hidden", "true");
+  node.append(picture, text);
+  node.show = (values, words, label) => {
+    picture.show(values, "");
+    text.textContent = words;
+    node.setAttribute("aria-label", label);
+  };
+  return node;
+}
+
+/** Strokes [[[x, y], ...], ...] in any unit as a gray image [28*28], made as MNIST was: the ink, of a pen of fixed width,
+ *  fits a box of 20x20 and is centred by its mass. */
+function rasterise(strokes, pen = 1.15) {
+  const points = strokes.flat(),
+    xs = points.map(([x]) => x),
+    ys = points.map(([, y]) => y);
+  const left = Math.min(...xs),
+    right = Math.max(...xs),
+    top = Math.min(...ys),
+    bottom = Math.max(...ys);
+  const scale = Math.min((20 - 2 * pen) / Math.max(right - left, bottom - top, 1e-9), 0.25); // a dot stays a dot
+
+  const from = (a, b) => Math.max(0, Math.floor(Math.min(a, b) - pen - 1)); // the pixels that ink from a to b can reach
+  const to = (a, b) => Math.min(27, Math.floor(Math.max(a, b) + pen + 1));
+  const draw = (dx, dy) => {
+    const image = new Float64Array(784);
+    for (const stroke of strokes)
+      stroke.forEach(([x, y], k) => {
+        const [endX, endY] = stroke[k + 1] || [x, y],
+          ax = x * scale + dx,
+          ay = y * scale + dy;
+        const wide = (endX - x) * scale,
+          high = (endY - y) * scale,
+          square = wide * wide + high * high;
+        for (let line = from(ay, ay + high); line <= to(ay, ay + high); line++)
+          for (let col = from(ax, ax + wide); col <= to(ax, ax + wide); col++) {
+            const px = col + 0.5 - ax,
+              py = line + 0.5 - ay,
+              pixel = 28 * line + col;
+            const t = square && Math.min(1, Math.max(0, (px * wide + py * high) / square)); // the nearest on the line
+            const ink = pen + 0.5 - Math.sqrt((px - t * wide) ** 2 + (py - t * high) ** 2);
+            image[pixel] = Math.max(image[pixel], Math.min(1, ink));
+          }
+      });
+    return image;
+  };
+  const dx = 14 - (scale * (left + right)) / 2,
+    dy = 14 - (scale * (top + bottom)) / 2;
+  const boxed = draw(dx, dy),
+    mass = sum(boxed);
+  const mean = (of) => boxed.reduce((total, ink, pixel) => total + ink * (of(pixel) + 0.5), 0) / mass;
+  return draw(dx + 14 - mean((pixel) => pixel % 28), dy + 14 - mean((pixel) => Math.floor(pixel / 28)));
+}
+
+/** A pad to draw on: changed(gray image [784], whether the pen is down) follows the pen. pad.show(image, side) shows an
+ *  image in gray instead, pad.wipe() nothing. Strokes are in the page's address. */
+function drawingPad(changed) {
+  const size = 280; // the drawing area in units of the pen
+  let strokes = [],
+    pen = [size / 2, size / 2],
+    down = false,
+    waiting = false,
+    shown = null;
+  const help =
+    "Drawing area. Draw with mouse or finger. Keyboard: the arrow keys move the pen, Space puts it down or lifts it.";
+  const pad = surface(
+    help,
+    1,
+    (context, width) => {
+      const to = ([x, y]) => [(x * width) / size, (y * width) / size];
+      context.lineCap = context.lineJoin = "round";
+      context.lineWidth = (17 * width) / size;
+      context.strokeStyle = context.fillStyle = colour("text");
+      for (const stroke of strokes) {
+        circle(context, ...to(stroke[0]), context.lineWidth / 2); // all of a mere click
+        trace(context, stroke.map(to));
+      }
+      context.fillStyle = colour("muted");
+      if (!strokes.length) write(context, "draw a digit here", width / 2, 24 * rem, "center", 14);
+      if (!strokes.length && shown) {
+        const { image, side } = shown;
+        context.imageSmoothingEnabled = false;
+        context.drawImage(
+          shades(side, side, [rgb("text")], (i) => [0, 0.3 * image[i]]),
+          0,
+          0,
+          width,
+          width,
+        );
+      }
+      if (document.activeElement === pad && pad.byKeys) {
+        context.strokeStyle = context.fillStyle = colour("accent");
+        context.lineWidth = 2;
+        circle(context, ...to(pen), 6, down ? "fill" : "stroke");
+      }
+    },
+    { interactive: true },
+  );
+  pad.id = "pad";
+  function tell(writing) {
+    waiting = false;
+    if (!strokes.length) return;
+    if (!writing) keep("ink", strokes.map((stroke) => stroke.flat().map(Math.round).join(",")).join(";"));
+    changed(rasterise(strokes), writing);
+  }
+  function drawn(writing) {
+    pad.later();
+    if (!writing) return tell(false);
+    if (!waiting)
+      requestAnimationFrame(() => {
+        if (waiting) tell(true);
+      }); // once for many moves of the pen
+    waiting = true;
+  }
+  drag(
+    pad,
+    (u, v, phase) => {
+      if (phase === "down") strokes.push([]);
+      if (phase !== "cancel") strokes.at(-1).push([u * size, v * size]);
+      drawn(phase === "down" || phase === "move");
+    },
+    (dx, dy) => {
+      const inside = (value) => Math.min(size - 10, Math.max(10, value));
+      pen = [inside(pen[0] + 8 * dx), inside(pen[1] + 8 * dy)];
+      if (!down) return pad.later();
+      strokes.at(-1).push(pen);
+      drawn(true);
+    },
+  );
+  function setPen(next) {
+    if (next === down) return;
+    down = next;
+    if (down) strokes.push([pen]);
+    drawn(down);
+    say(down ? "pen down" : "pen up");
+  }
+  pad.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") setPen(false);
+    if (event.key !== " ") return;
+    event.preventDefault();
+    setPen(!down);
+  });
+  pad.wipe = () => {
+    strokes = [];
+    down = waiting = false;
+    shown = null;
+    keep("ink");
+    pad.later();
+  };
+  pad.show = (image, side) => {
+    pad.wipe();
+    shown = { image, side };
+  };
+  /** Draws what the address says; false where it says nothing. */
+  pad.recall = () => {
+    const pairs = (text) =>
+      text
+        .split(",")
+        .map(Number)
+        .reduce((all, value, i, list) => (i % 2 ? [...all, [list[i - 1], value]] : all), []);
+    strokes = (view.get("ink") ?? "")
+      .split(";")
+      .map(pairs)
+      .filter((stroke) => stroke.length && stroke.flat().every(Number.isFinite));
+    if (strokes.length) changed(rasterise(strokes), false);
+    return strokes.length > 0;
+  };
+  return pad;
+}
+
+/** Two pinned points and the place between them: buttons, a strip of `count` images, a slider.
+ *  current() is [the point to pin, its name], images(points) decodes, changed(point, name) shows a point on the way,
+ *  pinned() tells of a pin. leave() ends a walk when another point is shown. */
+function path({ count, side, current, images, changed, pinned = () => {} }) {
+  const pins = [null, null],
+    names = ["", ""],
+    width = count * (side + 2) - 2,
+    told = note();
+  const strip = element("canvas", { class: "image strip", width, height: side + 4, role: "img" });
+  const context = strip.getContext("2d");
+  let t = 0;
+  const show = () => {
+    const points = range(count).map((i) => mix(pins[0], pins[1], i / (count - 1)));
+    images(points).forEach((image, i) => paint(context, image, side, i * (side + 2)));
+    strip.setAttribute("aria-label", `${count} images from pin A to pin B`);
+  };
+  const mark = (at) => {
+    // a bar below the images
+    context.clearRect(0, side, width, 4);
+    context.fillStyle = colour("accent");
+    if (at !== undefined) context.fillRect(at * (width - side), side + 2, side, 2);
+  };
+  const goTo = (value) => {
+    t = value;
+    place.set(t);
+    changed(mix(pins[0], pins[1], t), `on the path from A to B, ${t.toFixed(2)}`);
+    mark(t);
+  };
+  const pin = (which, point, name) => {
+    pins[which] = Float64Array.from(point);
+    names[which] = name;
+    told.textContent = `A: ${names[0]}; B: ${names[1]}.`;
+    if (pins[0] && pins[1]) show();
+    pinned();
+    say(told.textContent);
+  };
+  const walk = animation(
+    () => {
+      goTo(Math.min(1, t + 0.01));
+      return t < 1;
+    },
+    (running) => {
+      go.textContent = running ? "Stop" : "Walk from A to B";
+    },
+  );
+  const place = slider("Place between A and B", { min: 0, max: 1, step: 0.01, value: t }, (value) => {
+    walk.stop();
+    goTo(value);
+  });
+  const go = button("Walk from A to B", () => {
+    if (walk.running) return walk.stop();
+    goTo(still.matches ? 1 : 0); // without motion: the end at once
+    walk.start();
+  });
+  const pinners = ["A", "B"].map((name, which) => button(`Pin ${name} here`, () => pin(which, ...current())));
+  const leave = () => {
+    walk.stop();
+    mark();
+  };
+  return {
+    pins,
+    pin,
+    show,
+    leave,
+    parts: [row(...pinners, go), told, figure(strip, "from A, left, to B", "path"), place],
+  };
+}
+
+/** Groups of bars, one for each label: series [{name, colour, values}], values of one unit. A label may be "". */
+function bars(title, unit, labels, series, name) {
+  const highest = Math.max(...series.flatMap(({ values }) => [...values]), 1e-9);
+  const text = labels.map(
+    (label, i) => `${label}: ${series.map(({ name: of, values }) => `${of} ${axisText(values[i])}`).join(", ")}`,
+  );
+  const told = labels.length <= 10 ? text.join("; ") : series.map(({ name: of }) => of).join(" and ");
+  const node = surface(
+    `${title}, ${unit}. ${told}`,
+    2.1,
+    (context, width, height) => {
+      const bottom = height - 20 * rem,
+        top = 18 * rem,
+        group = width / labels.length,
+        wide = (group * 0.86) / series.length;
+      series.forEach(({ colour: ink, values }, k) => {
+        context.fillStyle = colour(ink);
+        values.forEach((value, i) => {
+          const high = ((bottom - top) * value) / highest;
+          context.fillRect(i * group + group * 0.07 + k * wide, bottom - high, Math.max(1, wide - 0.5), high);
+        });
+      });
+      context.fillStyle = colour("muted");
+      context.fillRect(0, bottom, width, 1);
+      labels.forEach((label, i) =>
+        write(
+          context,
+          label,
+          (i + 0.5) * group,
+          height - 5,
+          i ? (i === labels.length - 1 ? "right" : "center") : labels.length > 12 ? "left" : "center",
+        ),
+      );
+      write(context, `highest: ${axisText(highest)} ${unit}`, 4, 12 * rem);
+    },
+    { kind: "chart" },
+  );
+  const keys =
+    series.length > 1
+      ? [
+          key(
+            title,
+            series.map(({ name: of, colour: ink }) => [ink, of]),
+          ),
+        ]
+      : [];
+  return box("curve", subtitle(title), figure(node, unit, name), ...keys);
+}

@@ -1,0 +1,764 @@
+// The panels of a variational autoencoder. Two values are shown by several of them: `point`, the z that is decoded, and
+// `fed`, the image that was encoded with all that was found of it.
+"use strict";
+
+/** A number of nats with the digits that its error leaves. */
+const nats = (x, error = 0) =>
+  error < 1 ? `${error < 0.1 ? fixed(x) : `about ${fixed(x, 0)}`} nats` : "the grid is too coarse";
+
+/** Everything that the page knows of an image x. quick: for an image that still changes. */
+function measured(vae, x, name, quick) {
+  const q = vae.encode(x),
+    reconstruction = vae.reconstruction(x, q, quick ? "quick" : 0),
+    kl = vae.divergence(q);
+  return {
+    x,
+    name,
+    q,
+    quick,
+    kl,
+    exact: vae.grid && vae.grid.posterior(x, quick),
+    ...bound([reconstruction], kl, quick ? 2 : vae.turns),
+  };
+}
+
+/** The bound from the means of several turns, with its standard error. */
+function bound(means, kl, turns) {
+  const reconstruction = sum(means) / means.length,
+    spread = sum(means.map((value) => (value - reconstruction) ** 2));
+  const error = turns === 1 ? 0 : means.length < 3 ? 0.5 : 2 * Math.sqrt(spread / (means.length - 1) / means.length);
+  return { reconstruction, elbo: reconstruction - kl, error };
+}
+
+function vaePage(model) {
+  const vae = prepareVae(model),
+    { latent } = model;
+  const labels = model.labels,
+    codes = model.codes && unpack(model.codes);
+  const point = observable(new Float64Array(latent)),
+    fed = observable(null),
+    draws = observable([]);
+  const nameOf = (z) => (latent <= 3 ? `z = ${tuple(z)}` : "your z");
+  const way = path({
+    count: 11,
+    side: vae.side,
+    current: () => [
+      point.value,
+      fed.value && fed.value.q.mu.every((m, d) => m === point.value[d])
+        ? `code of ${fed.value.name}`
+        : nameOf(point.value),
+    ],
+    images: (points) => points.map((z) => vae.decode(z)),
+    pinned: () => point.set(point.value),
+    changed: (z) => {
+      place(z);
+    },
+  });
+  const place = (z) => {
+    point.set(Float64Array.from(z));
+    keep("z", short(z));
+    say(`z = ${tuple(z)}`);
+  };
+  const moveTo = (z) => {
+    way.leave();
+    place(z);
+  };
+
+  let cancel = () => {};
+  /** Encodes x, measures it, and shows all of that; z follows the code. What takes longer comes later. */
+  function feed(x, name, quick = false) {
+    cancel();
+    draws.set([]);
+    fed.set(measured(vae, x, name, quick));
+    way.leave();
+    point.set(fed.value.q.mu);
+    keep("z");
+    if (quick) return;
+    const { q, elbo, kl } = fed.value,
+      means = [fed.value.reconstruction];
+    say(`${name}: ELBO ${nats(elbo, fed.value.error)}`);
+    if (vae.turns > 1)
+      cancel = inSlices(
+        vae.turns - 1,
+        () => means.push(vae.reconstruction(x, q, means.length)),
+        () => fed.set({ ...fed.value, ...bound(means, kl, vae.turns) }),
+      );
+  }
+  if (vae.grid) {
+    // the grid is built while nothing else happens; a coarse one is there soon
+    const half = Math.ceil((vae.grid.points / 2) ** latent / 128),
+      all = Math.ceil(vae.grid.points ** latent / 128);
+    const again = () => fed.value && fed.set({ ...fed.value, exact: vae.grid.posterior(fed.value.x, fed.value.quick) });
+    inSlices(
+      half,
+      () => vae.grid.build(),
+      () => {
+        again();
+        inSlices(all - half, () => vae.grid.build(), again);
+      },
+    );
+  }
+
+  const drawing = drawPanel(vae, model, fed, feed);
+  if (codes) latentPanel(vae, point, fed, way, moveTo, codes, labels);
+  else slidersPanel(vae, model, point, fed, moveTo);
+  if (vae.grid) posteriorPanel(vae, point, fed, draws, moveTo);
+  reparameterisationPanel(vae, fed, draws, moveTo);
+  panel("A path between two points", "Pin A, move z, pin B: is every image on the way a digit?", "", ...way.parts);
+  if (model.gaps) gapsPanel(vae, model, drawing);
+
+  Object.assign(hw5, { vae, feed, point, fed, draws });
+  const count = model.images.shape[0],
+    [start = 0] = viewed("image", 1) ?? [],
+    z = viewed("z", latent);
+  drawing.load(range(count).includes(start) ? start : 0);
+  drawing.pad.recall();
+  if (z) moveTo(z);
+  const other = Math.max(
+    0,
+    labels.findIndex((label, i) => label !== labels[0] && i < count),
+  ); // an image of another digit
+  [0, other].forEach((i, which) => way.pin(which, vae.encode(drawing.imageAt(i)).mu, `code of a ${labels[i]}`));
+}
+
+/** Draw or load an image, and what the model says of it, right below. */
+function drawPanel(vae, model, fed, feed) {
+  const { side, labels, pixels } = model,
+    area = side * side,
+    stored = unpack(model.images),
+    count = model.images.shape[0];
+  const imageOf = (all, i) =>
+    Float64Array.from(
+      all.subarray(i * area, (i + 1) * area),
+      (value) => value / (model.images.type === "u1" ? 255 : 1),
+    );
+  const input = thumbnail("What the encoder gets", side),
+    atMean = thumbnail("Reconstruction", side),
+    atBest = thumbnail("Reconstruction at the best z", side);
+  const numbers = readout([
+    ["elbo", "ELBO", "strong"],
+    ...(vae.grid
+      ? [
+          ["gap", "gap: log p(x) − ELBO", "strong"],
+          ["logPx", "log p(x), by an integral"],
+        ]
+      : []),
+    ["reconstruction", "E[log p(x|z)], z from the encoder"],
+    ["kl", "KL(q(z|x) || p(z))"],
+  ]);
+  const about = note();
+  const pad = drawingPad((gray, writing) => {
+    chooser.set(null);
+    keep("image");
+    feed(preparePixels(gray, pixels), "your drawing", writing);
+  });
+  function show(x, name, i) {
+    pad.show(x, side);
+    chooser.set(i);
+    keep("image", i ?? undefined);
+    feed(x, name);
+  }
+  const load = (i) => show(imageOf(stored, i), `test image ${i}, a ${labels[i]}`, i);
+  const clear = () => {
+    pad.wipe();
+    chooser.set(null);
+    fed.set(null);
+    say("Cleared");
+  };
+  let turn = 0;
+  const chooser = number(`Test image, 0 to ${count - 1}`, count - 1, load);
+  fed.watch((now) => {
+    if (!now) {
+      numbers.clear();
+      about.textContent = "Draw a digit, or load an image.";
+      for (const each of [input, atMean, atBest]) each.show(new Float64Array(area), "Nothing");
+      return;
+    }
+    const { x, name, q, elbo, reconstruction, kl, error, exact } = now;
+    input.show(x, `What the encoder gets: ${name}`);
+    atMean.show(vae.decode(q.mu), `Reconstruction at the encoder's mean${vae.latent <= 3 ? `, ${tuple(q.mu)}` : ""}`);
+    if (exact) atBest.show(vae.decode(exact.best), `Reconstruction at the best z, ${tuple(exact.best)}`);
+    numbers.set({ elbo: nats(elbo, error), reconstruction: nats(reconstruction, error), kl: nats(kl) });
+    if (vae.grid)
+      numbers.set(
+        exact
+          ? { logPx: nats(exact.logPx, exact.error), gap: nats(exact.logPx - elbo, exact.error + error) }
+          : { logPx: "computing …", gap: "computing …" },
+      );
+    about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`;
+  });
+  const prepared = {
+    rounded: "rounded to 0 and 1",
+    drawn: "drawn as 0 or 1 at random",
+    halved: "halved to 14x14 and rounded",
+    gray: "kept gray",
+  };
+  const results = [
+    figure(input, "image", "image"),
+    figure(atMean, "p(x|μ)", "reconstruction"),
+    ...(vae.grid ? [figure(atBest, "p(x|best z)", "best")] : []),
+  ];
+  panel(
+    "Draw a digit",
+    `Strokes are scaled and centred as MNIST was, and ${prepared[pixels]}. The higher the ELBO, the ` +
+      "better the model explains your digit.",
+    "draw",
+    box(
+      "split",
+      pad,
+      column(box("pictures of3", ...results), numbers),
+      column(
+        about,
+        row(
+          button("Clear", clear),
+          button("A random one", () => load(Math.floor(uniforms(turn++)() * count))),
+          chooser,
+        ),
+      ),
+    ),
+  );
+  return { load, show, imageOf, imageAt: (i) => imageOf(stored, i), pad };
+}
+
+/** p(x|z) and a sample of x at the point. */
+function decodedPictures(vae, point) {
+  const mean = thumbnail("p(x|z)", vae.side),
+    sample = thumbnail("A sample of x", vae.side),
+    where = note();
+  let seed = 0;
+  const show = () => {
+    const p = vae.decode(point.value),
+      next = uniforms(seed),
+      at = vae.latent <= 3 ? ` at z = ${tuple(point.value)}` : "";
+    mean.show(p, `Decoded image p(x|z)${at}`);
+    sample.show(
+      p.map((value) => +(next() < value)),
+      `A sample of x${at}`,
+    );
+    where.textContent = vae.latent <= 3 ? `z = ${tuple(point.value)}` : "";
+  };
+  point.watch(show);
+  const again = button("New sample", () => {
+    seed += 1;
+    show();
+    say("A new sample");
+  });
+  return [pictures(figure(mean, "p(x|z)", "decoded"), figure(sample, "a sample of x", "sample")), where, again];
+}
+
+/** Buttons that move z to what was found of the image. */
+function movers(vae, fed, moveTo) {
+  const mover = (label, to) => button(label, () => moveTo(to(fed.value)));
+  const all = [mover("Move z to the mean μ", ({ q }) => q.mu)];
+  if (vae.grid) all.push(mover("Move z to the best z", ({ exact }) => exact.best));
+  fed.watch((now) =>
+    all.forEach((each, i) => {
+      each.disabled = !now || (i > 0 && !now.exact);
+    }),
+  );
+  return all;
+}
+
+/** One or two latents: the codes of test images, and z on them. */
+function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
+  const flat = vae.latent === 2,
+    farthest = codes.reduce((far, value) => Math.max(far, Math.abs(value)), 3);
+  const span = Math.min(vae.grid.reach, 1.06 * farthest),
+    count = 22; // all codes are in sight
+  const inside = (value) => Math.min(span, Math.max(-span, value));
+  let behind = "codes",
+    decoded = null,
+    dots = null;
+
+  /** Decoded images all over the plane, computed when they are asked for. */
+  function manifold() {
+    if (decoded) return decoded;
+    decoded = element("canvas", { width: count * vae.side, height: count * vae.side });
+    const at = (k) => span * ((2 * k + 1) / count - 1),
+      context = decoded.getContext("2d");
+    for (let line = 0; line < count; line++) {
+      const z = Float64Array.from(range(count).flatMap((k) => [at(k), -at(line)]));
+      slices(vae.decode(z, count), count).forEach((image, k) =>
+        paint(context, image, vae.side, k * vae.side, line * vae.side),
+      );
+    }
+    return decoded;
+  }
+  /** The codes as small digits, and a large one at the median of each; drawn once for a size and its colours. */
+  function digits(width, height, to) {
+    const name = `${width} ${height} ${colour("ground")} ${devicePixelRatio}`;
+    if (dots?.name === name) return dots.canvas;
+    const canvas = element("canvas", { width: width * devicePixelRatio, height: height * devicePixelRatio }),
+      context = canvas.getContext("2d");
+    context.scale(devicePixelRatio, devicePixelRatio);
+    const placed = labels.map((label, i) => [
+      label,
+      ...to(flat ? [codes[2 * i], codes[2 * i + 1]] : [codes[i], label, i]),
+    ]);
+    for (const [label, x, y] of placed) {
+      context.fillStyle = colour(`d${label}`);
+      write(context, label, x, y + 3, "center", width < 400 ? 8 : 9);
+    }
+    const median = (values) => values.sort((a, b) => a - b)[values.length >> 1];
+    context.strokeStyle = colour("paper");
+    context.lineWidth = 5;
+    for (const digit of new Set(labels)) {
+      const own = placed.filter(([label]) => label === digit);
+      context.fillStyle = colour(`d${digit}`);
+      write(context, digit, median(own.map(([, x]) => x)), median(own.map(([, , y]) => y)) + 8, "center", 24, true);
+    }
+    dots = { name, canvas };
+    return canvas;
+  }
+
+  const help = flat
+    ? "The latent plane. Drag, or use the arrow keys, with Shift for larger steps, to move z."
+    : "The latent line. Drag, or use the left and right arrows, with Shift for larger steps, to move z.";
+  const node = surface(
+    help,
+    flat ? 1 : 1.6,
+    (context, width, height) => {
+      const x = (value) => ((value + span) / (2 * span)) * width;
+      const to = flat
+        ? ([u, v]) => [x(u), ((span - v) / (2 * span)) * height]
+        : ([u, label, i]) => [
+            x(u),
+            height * (label === undefined ? 0.5 : 0.04 + 0.088 * (label + 0.7 * uniforms(i)())),
+          ];
+      const onImages = flat && behind === "images";
+      if (onImages) context.drawImage(manifold(), 0, 0, width, height);
+      if (behind === "codes") context.drawImage(digits(width, height, to), 0, 0, width, height);
+      const rim = onImages ? "#000" : colour("paper"),
+        ink = onImages ? "#ffd34d" : colour("text");
+      const between = Math.ceil(span / 4),
+        pins = way.pins.map((pin) => pin && to(pin));
+      if (flat)
+        for (const [style, thick] of [
+          [rim, 3],
+          [ink, 1],
+        ]) {
+          context.strokeStyle = style;
+          context.lineWidth = thick;
+          for (const radius of [1, 2]) circle(context, width / 2, height / 2, (radius * width) / (2 * span), "stroke");
+          trace(context, pins.filter(Boolean));
+        }
+      context.fillStyle = ink;
+      context.strokeStyle = rim;
+      context.lineWidth = 3;
+      for (const value of [-3, -2, -1, 0, 1, 2, 3]
+        .map((k) => k * between)
+        .filter((each) => Math.abs(each) < 0.95 * span)) {
+        write(context, fixed(value, 0), x(value), height - 6, "center", 12, true);
+        if (flat && value) write(context, fixed(value, 0), 5, to([0, value])[1] + 4, "left", 12, true);
+      }
+      if (flat)
+        pins.forEach((pin, which) => {
+          if (pin) {
+            circle(context, ...pin, 3);
+            write(context, "AB"[which], pin[0] + 6, pin[1] - 6, "left", 14, true);
+          }
+        });
+      if (fed.value)
+        drawPosterior(
+          context,
+          width,
+          height,
+          vae,
+          fed.value,
+          (z) => z.map((value, d) => (d ? span - value : value + span) / (2 * span)),
+          { far: false, centre: [0, 0], half: span },
+        );
+      marker(context, flat ? to(point.value) : [x(point.value[0]), height / 2], ink, rim);
+    },
+    { interactive: true },
+  );
+  node.id = "plane";
+  const drop = (u, v) => moveTo([inside((2 * u - 1) * span), inside((1 - 2 * v) * span)].slice(0, vae.latent));
+  drag(
+    node,
+    (u, v) => u === u && drop(u, v),
+    (dx, dy) =>
+      moveTo(
+        [inside(point.value[0] + (dx * span) / 60), inside((point.value[1] ?? 0) - (dy * span) / 60)].slice(
+          0,
+          vae.latent,
+        ),
+      ),
+    { flat: !flat },
+  );
+  point.watch(node.later);
+  fed.watch(node.later);
+  const options = [
+    ["codes", "codes of test images"],
+    ["images", "decoded images"],
+    ["nothing", "nothing"],
+  ];
+  const back = choice("Behind it", flat ? options : options.filter(([value]) => value !== "images"), (value) => {
+    behind = value;
+    node.later();
+  });
+  const [images, where, again] = decodedPictures(vae, point);
+  panel(
+    flat ? "The latent plane" : "The latent line",
+    flat
+      ? "Every point z is an image. The circles are one and two standard deviations of the prior: are there places inside that give no digit?"
+      : "Every point z is an image. The small digits are the codes of test images, each in the row of its digit.",
+    "",
+    box(
+      "latents",
+      figure(
+        node,
+        key("Colours", [
+          ["accent", "exact p(z|x) of your image"],
+          ["second", "the encoder's q(z|x)"],
+        ]),
+        "latents",
+      ),
+      column(images, where),
+    ),
+    row(
+      again,
+      ...movers(vae, fed, moveTo),
+      back,
+      csv("codes", () => [
+        ["digit", "z1", "z2"].slice(0, 1 + vae.latent),
+        ...labels.map((label, i) => [label, ...codes.subarray(i * vae.latent, (i + 1) * vae.latent)]),
+      ]),
+    ),
+  );
+}
+
+/** More latents: a slider for each; those that say most of an image come first. */
+function slidersPanel(vae, model, point, fed, moveTo) {
+  const { kl, latent } = model,
+    order = range(latent)
+      .sort((a, b) => kl[b] - kl[a])
+      .slice(0, 64);
+  const sliders = order.map((d) =>
+    slider(`z${d + 1}, ${fixed(kl[d])} nats`, { min: -4, max: 4, step: 0.05, value: 0 }, (value) =>
+      moveTo(point.value.map((old, k) => (k === d ? value : old))),
+    ),
+  );
+  point.watch((z) => sliders.forEach((each, k) => each.set(z[order[k]])));
+  const more = sliders.slice(10),
+    rest = element(
+      "details",
+      {},
+      element("summary", {}, `${more.length} more latents, which carry less`),
+      box("sliders", ...more),
+    );
+  let seed = 0;
+  const [images, where, again] = decodedPictures(vae, point);
+  panel(
+    `The ${latent} latents`,
+    "A slider moves one latent. Behind its name stands its KL, the mean of test images: a latent " +
+      "with 0 nats carries nothing, and moving it should change nothing.",
+    "",
+    images,
+    where,
+    row(
+      again,
+      ...movers(vae, fed, moveTo),
+      button("z from the prior", () => moveTo(normals(++seed, latent))),
+    ),
+    box("sliders", ...sliders.slice(0, 10)),
+    ...(more.length ? [rest] : []),
+  );
+}
+
+/** The exact posterior and the encoder's Gaussian of an image; share(z): where a point is, in shares of the canvas. */
+function drawPosterior(context, width, height, vae, { q, exact, quick }, share, { far, centre, half }) {
+  const to = (z) => share(z).map((value, d) => value * (d ? height : width));
+  if (exact?.error >= 1) exact = null;
+  if (vae.latent === 1) {
+    // two densities over the line, as high as the higher peak
+    const zs = range(400).map((i) => centre[0] + half * ((2 * i) / 399 - 1));
+    const encoder = zs.map((z) => -0.5 * ((z - q.mu[0]) / q.sd[0]) ** 2 - Math.log(q.sd[0] * Math.sqrt(2 * Math.PI)));
+    const truth = exact && [...vae.grid.between(exact, zs)].map((value) => value + exact.largest - exact.logPx);
+    const top = Math.max(...encoder, ...(truth || []));
+    for (const [ink, values] of [
+      ["accent", truth],
+      ["second", encoder],
+    ]) {
+      context.strokeStyle = colour(ink);
+      context.lineWidth = 2.5;
+      if (values)
+        trace(
+          context,
+          zs.map((z, i) => [to([z])[0], height * (1 - 0.05 - 0.85 * Math.exp(values[i] - top))]),
+        );
+    }
+    return;
+  }
+  if (exact) {
+    // as a picture: the cubic between the points of the grid is smooth
+    const [most, almost] = exact.levels,
+      fine = quick ? 64 : 160,
+      steps = range(fine).map((i) => half * ((2 * i + 1) / fine - 1));
+    const logs = vae.grid.between(
+      exact,
+      steps.map((value) => centre[0] + value),
+      steps.map((value) => centre[1] - value),
+    );
+    const picture = shades(fine, fine, [rgb("accent")], (i) => {
+      const depth = -logs[(i % fine) * fine + Math.floor(i / fine)]; // below the peak
+      return [0, depth <= most ? 0.8 : depth <= almost ? 0.45 : far && depth < 60 ? 0.25 * (1 - depth / 60) : 0];
+    });
+    context.imageSmoothingEnabled = false;
+    context.drawImage(picture, 0, 0, width, height);
+  }
+  context.strokeStyle = colour("second");
+  context.lineWidth = 2;
+  const scale = width / (2 * half);
+  for (const deviations of [1, 2]) {
+    context.setLineDash(deviations === 2 ? [5, 4] : []);
+    context.beginPath();
+    context.ellipse(
+      ...to(q.mu),
+      Math.max(1.5, deviations * q.sd[0] * scale),
+      Math.max(1.5, deviations * q.sd[1] * scale),
+      0,
+      0,
+      2 * Math.PI,
+    );
+    context.stroke();
+  }
+  context.setLineDash([]);
+}
+
+/** The exact posterior beside the encoder's Gaussian, enlarged. */
+function posteriorPanel(vae, point, fed, draws, moveTo) {
+  const flat = vae.latent === 2,
+    told = note();
+  let far = false,
+    window = { centre: [0, 0], half: vae.grid.reach };
+  const share = (z) => z.map((value, d) => 0.5 + ((d ? -1 : 1) * (value - window.centre[d])) / (2 * window.half));
+  const node = surface(
+    "Encoder and exact posterior, enlarged",
+    flat ? 1 : 1.6,
+    (context, width, height) => {
+      const now = fed.value;
+      if (!now) return;
+      const {
+          q: { mu, sd },
+          exact,
+        } = now,
+        best = exact ? exact.best : mu,
+        ends = Array.from(mu, (m, d) => [m, best[d]]);
+      window = {
+        centre: ends.map(([a, b]) => (a + b) / 2),
+        half: Math.max(...ends.map(([a, b]) => Math.abs(a - b))) / 2 + 3.5 * Math.max(...sd, 0.05),
+      };
+      drawPosterior(context, width, height, vae, now, share, { ...window, far });
+      const to = (z) => [share(z)[0] * width, flat ? share(z)[1] * height : height * 0.95];
+      context.fillStyle = colour("second");
+      for (const { z } of draws.value) circle(context, ...to(z), 2.5);
+      context.fillStyle = colour("muted");
+      const edge = (d, sign) => fixed(window.centre[d] + sign * window.half, 2);
+      write(context, `z1 ${edge(0, -1)}`, 4, height - 6);
+      write(context, edge(0, 1), width - 4, height - 6, "right");
+      if (flat) {
+        write(context, `z2 ${edge(1, 1)}`, 4, 14 * rem);
+      }
+      marker(context, to(point.value), colour("text"), colour("paper"));
+    },
+    { interactive: true },
+  );
+  node.id = "posterior";
+  const move = (u, v) =>
+    moveTo([
+      window.centre[0] + (2 * u - 1) * window.half,
+      ...(flat ? [window.centre[1] + (1 - 2 * v) * window.half] : []),
+    ]);
+  drag(
+    node,
+    (u, v) => u === u && move(u, v),
+    (dx, dy) => {
+      const [u, v = 0] = share(point.value);
+      move(u + dx / 60, v + dy / 60);
+    },
+    { flat: !flat },
+  );
+  for (const each of [point, fed, draws]) each.watch(node.later);
+  fed.watch((now) => {
+    told.textContent = !now
+      ? ""
+      : `Encoder: mean ${tuple(now.q.mu)}, standard deviation ${tuple(now.q.sd)}. ` +
+        (now.exact ? `Best z: ${tuple(now.exact.best)}.` : "The exact posterior is being computed …");
+    node.setAttribute(
+      "aria-label",
+      `Encoder and exact posterior, enlarged. ${told.textContent} Drag, or use the arrow keys, to move z.`,
+    );
+  });
+  const colours = key("Colours", [
+    ["accent", flat ? "exact p(z|x): 39% and 86% of its probability" : "exact p(z|x)"],
+    ["second", flat ? "the encoder's q(z|x): 1 and 2 standard deviations, which hold as much" : "the encoder's q(z|x)"],
+  ]);
+  const valleys = tick("far valleys, down to 60 nats below the peak", false, (yes) => {
+    far = yes;
+    node.later();
+  });
+  panel(
+    "Encoder against exact posterior",
+    "Where the two shapes agree the gap is 0. Load an image with a large gap below: is the encoder's " +
+      "place wrong, or its shape?",
+    "",
+    figure(node, colours, "posterior"),
+    ...(flat ? [valleys] : []),
+    told,
+  );
+}
+
+/** 2(b)iii. z = mu + sigma eps, one draw after the other, and the running mean that approaches the ELBO. */
+function reparameterisationPanel(vae, fed, draws, moveTo) {
+  const image = thumbnail("p(x|z) at the drawn z", vae.side),
+    formula = note();
+  const numbers = readout([
+    ["likelihood", "log p(x|z)"],
+    ["prior", "+ log p(z)"],
+    ["q", "− log q(z|x)"],
+    ["sum", "this draw's estimate of the ELBO"],
+    ["mean", "mean of the draws", "strong"],
+    ["elbo", "ELBO"],
+  ]);
+  const estimateOf = ({ logLikelihood, logPrior, logQ }) => logLikelihood + logPrior - logQ;
+  let seed = 0;
+  function more(count) {
+    const { x, q } = fed.value,
+      fresh = range(count).map(() => vae.draw(x, q, normals(9000 + seed++, vae.latent)));
+    moveTo(fresh.at(-1).z);
+    draws.set([...draws.value, ...fresh]);
+    say(
+      `${plural(draws.value.length, "draw")}: ${formula.textContent} Mean ${numbers.querySelectorAll("td")[4].textContent}.`,
+    );
+  }
+  const buttons = [
+    button("Draw ε", () => more(1), { class: "main" }),
+    button("Draw 20", () => more(20)),
+    csv("draws", () => [
+      ["n", ...range(vae.latent).map((d) => `z${d + 1}`), "log_p_x_given_z", "log_p_z", "log_q_z_given_x"],
+      ...draws.value.map(({ z, logLikelihood, logPrior, logQ }, i) => [i + 1, ...z, logLikelihood, logPrior, logQ]),
+    ]),
+  ];
+  function show() {
+    const now = fed.value,
+      list = draws.value,
+      last = list.at(-1);
+    buttons.forEach((each, i) => {
+      each.disabled = !now || (i > 1 && !last);
+    });
+    numbers.clear();
+    if (now) numbers.set({ elbo: nats(now.elbo, now.error) });
+    if (!now || !last) {
+      image.show(new Float64Array(vae.side ** 2), "Nothing drawn yet");
+      formula.textContent =
+        "z = μ + σ · ε, with ε from a standard normal: the noise is drawn apart from μ and σ, so that gradients reach both.";
+      return;
+    }
+    const estimates = list.map(estimateOf),
+      n = list.length,
+      mean = sum(estimates) / n;
+    const error = n > 1 ? Math.sqrt(sum(estimates.map((value) => (value - mean) ** 2)) / (n - 1) / n) : NaN,
+      shown = vae.latent <= 2 ? vae.latent : 1;
+    image.show(vae.decode(last.z), `p(x|z) at the drawn z = ${tuple(last.z.slice(0, 3))}`);
+    formula.textContent =
+      range(shown)
+        .map(
+          (d) =>
+            `z${d + 1} = ${fixed(now.q.mu[d], 2)} + ${fixed(now.q.sd[d], 2)} · ${fixed(last.eps[d], 2)} = ${fixed(last.z[d], 2)}`,
+        )
+        .join("; ") + (shown < vae.latent ? "; and so on." : ".");
+    numbers.set({
+      likelihood: nats(last.logLikelihood),
+      prior: nats(last.logPrior),
+      q: nats(-last.logQ),
+      sum: nats(estimates.at(-1)),
+      mean: `${nats(mean)}${n > 1 ? ` ± ${fixed(error)}` : ""} (${plural(n, "draw")})`,
+    });
+  }
+  const chart = surface(
+    "The mean of the draws",
+    2.2,
+    (context, width, height) => {
+      const now = fed.value,
+        values = draws.value.map(estimateOf);
+      context.fillStyle = colour("muted");
+      if (!now || !values.length)
+        return write(context, "the mean of the draws will be here", width / 2, height / 2, "center");
+      let total = 0;
+      const means = values.map((value, i) => (total += value) / (i + 1)),
+        all = [...values, now.elbo];
+      const low = Math.min(...all),
+        high = Math.max(...all),
+        left = 52 * rem;
+      const to = (i, value) => [
+        left + ((width - left - 8) * (i + 1)) / values.length,
+        10 + ((height - 30) * (high - value)) / (high - low || 1),
+      ];
+      for (const value of [low, high]) write(context, axisText(value), left - 6, to(0, value)[1] + 4, "right");
+      write(context, plural(values.length, "draw"), width - 8, height - 4, "right");
+      context.globalAlpha = 0.6;
+      values.forEach((value, i) => circle(context, ...to(i, value), 2));
+      context.globalAlpha = 1;
+      context.lineWidth = 2;
+      context.strokeStyle = colour("second");
+      trace(context, [
+        [left, to(0, now.elbo)[1]],
+        [width, to(0, now.elbo)[1]],
+      ]);
+      context.strokeStyle = colour("accent");
+      trace(
+        context,
+        means.map((value, i) => to(i, value)),
+      );
+      circle(context, ...to(means.length - 1, means.at(-1)), 3);
+    },
+    { kind: "chart" },
+  );
+  const meanings = key("Colours", [
+    ["text", "each draw's estimate"],
+    ["accent", "their mean so far"],
+    ["second", "ELBO"],
+  ]);
+  for (const each of [fed, draws]) {
+    each.watch(show);
+    each.watch(chart.later);
+  }
+  panel(
+    "Draw z with the reparameterisation",
+    "Each draw gives one noisy estimate of the ELBO (Eq. 2). How many draws does it take " +
+      "until their mean is within 1 nat?",
+    "",
+    box("beside", figure(image, "p(x|z)", "drawn"), column(row(...buttons), formula)),
+    numbers,
+    figure(chart, meanings, "mean-of-draws"),
+  );
+}
+
+/** How far the bound misses log p(x), for all test images, and the images where it misses most. */
+function gapsPanel(vae, model, drawing) {
+  const { counts, low, high, mean, median, labels, numbers, images } = model.gaps,
+    stored = unpack(images);
+  const histogram = bars(
+    "Gaps of all test images",
+    "images",
+    counts.map((_, i) => (i % 10 ? "" : fixed(low + ((high - low) * i) / counts.length, 0))),
+    [{ name: "test images", colour: "accent", values: counts }],
+    "gaps",
+  );
+  const tiles = numbers.map((number, i) => {
+    const name = `test image ${number}, a ${labels[i]}`,
+      x = drawing.imageOf(stored, i);
+    const node = tile(model.side, () => drawing.show(x, name, number < model.images.shape[0] ? number : null));
+    node.show(x, String(labels[i]), `Load ${name}`);
+    return node;
+  });
+  panel(
+    "What the bound misses",
+    `The gap log p(x) − ELBO in nats: mean ${fixed(mean)}, median ${fixed(median)}, largest ${fixed(high, 0)}. ` +
+      "The ELBO is from one draw of z, so a few are below 0. Choose one of the worst images to load it.",
+    "",
+    histogram,
+    box("tiles gaps", ...tiles),
+  );
+}
