@@ -307,12 +307,12 @@ class PlainScore(nn.Module):
 
 
 def put_stubs(module, stubs):
-    """Other functions in the place of both densities: weighted sums of their arguments."""
+    """Other functions in the place of both densities: sums of their arguments, and the product of the first two."""
     for name, weights in stubs.items():
 
         def stub(*arguments, weights=weights):
-            terms = [w * torch.as_tensor(each) for w, each in zip(weights, arguments[-len(weights) :])]
-            return sum(terms).sum(-1)
+            values = [torch.as_tensor(each) for each in arguments[-len(weights) :]]
+            return (values[0] * values[1] + sum(w * each for w, each in zip(weights, values))).sum(-1)
 
         setattr(module, name, stub)
         if hasattr(module, "VAE"):

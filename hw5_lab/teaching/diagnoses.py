@@ -31,7 +31,7 @@ def diagnose(value, formula, mistakes, terms=()):
     """
     if same(value, formula()):
         return ""
-    for count in (1, 2):
+    for count in (1, 2) if value.any() else ():  # nothing but zeros are no attempt
         for chosen in combinations(mistakes, count):
             switches = {key: each for _, mistake in chosen for key, each in mistake.items()}
             if len(switches) < sum(len(mistake) for _, mistake in chosen):
@@ -52,6 +52,9 @@ def other_sum(value, terms):
     if not same(columns @ weights, value, rtol=1e-4, atol=1e-4):
         return ""
     weights = weights / size
+    heavy = (weights[:, None] * columns.T * size[:, None]).abs().max(1).values > 1e-3
+    if not any(right and there for (_, right, _), there in zip(terms, heavy)):
+        return ""  # nothing of what is asked is in it
     said = []
     for (name, right, each), weight in zip(terms, weights.tolist()):
         if abs(weight - right) * each.abs().max().item() > 1e-2 * value.abs().max().item() + 1e-3:

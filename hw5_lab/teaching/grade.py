@@ -77,11 +77,13 @@ def grade(submission, box, numbers, progress=lambda raw: None):
             elif file not in asks:
                 asks[file] = Ask(box, place, file, submission.files[file].name)
                 note, broken[file] = try_import(asks[file])
-                raw["notes"] += [note] * bool(note) + [f"{asks[file].shown}: {each}" for each in asks[file].remarks]
+                raw["notes"] += [note] * bool(note)
             if file in asks and broken[file]:
                 sheet.all(broken[file])
             elif file in asks:
                 judge(question, asks[file], seed, sheet, raw["faults"])
+            if file in asks:
+                raw["notes"] += [each for each in asks[file].remarks if each not in raw["notes"]]
             raw["checks"][number] = {check: clean(why) for check, why in sheet.items()}
             raw["remarks"][number] = [clean(each) for each in sheet.remarks]
             raw["seconds"] = round(time.monotonic() - start, 1)

@@ -13,6 +13,7 @@ import torch
 from hw5_lab.teaching.sandbox import Failure, clean
 
 NOT_SHOWN = "not shown"
+UNNAMED = "another value", "shape", "nan", "the same", "an empty", "one random", "no parameters", "no noise"
 SECONDS = 10  # of processor time that a question may take
 QUESTIONS = {}  # number: Question, in the order of the homework
 
@@ -46,9 +47,12 @@ class Sheet(dict):
         """The same of these checks, or of all."""
         self.update(dict.fromkeys(checks or list(self), why))
 
-    def placeholder(self, main, untouched, *minor):
-        """Take the points of minor checks back where `main` is wrong, and the answer does not depend on its inputs."""
-        if self[main] and untouched:
+    def placeholder(self, main, untouched, *minor, of=None):
+        """Take the points of minor checks back where `main` is wrong and does not depend on these inputs.
+
+        Not where it is wrong by a known mistake, unless it depends on nothing: `of` is how many inputs there are.
+        """
+        if self[main] and untouched and (self[main].startswith(UNNAMED) or of in (None, len(untouched))):
             for check in minor:
                 self[check] = self[check] or f"does not depend on {', '.join(untouched)}: not an answer yet"
 
@@ -78,13 +82,14 @@ class Ask:
 
     def __init__(self, box, folder, file, shown, definitions_only=False):
         self.box, self.folder, self.file, self.shown = box, folder, file, shown
-        self.definitions_only, self.remarks = definitions_only, []
+        self.definitions_only, self.remarks = definitions_only, {}
 
     def run(self, request, seconds=SECONDS):
         answer = self.box.run(self.folder, self.file, request, seconds, self.definitions_only)
         if why := self.said(answer):
             raise Failure(why)
-        self.remarks = [clean(each) for each in answer.get("remarks", []) if isinstance(each, str)][:5]
+        for each in answer.get("remarks", [])[:5]:
+            self.remarks[f"{self.shown}: {clean(each)}"] = None
         return answer
 
     def said(self, answer):

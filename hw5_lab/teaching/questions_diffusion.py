@@ -186,7 +186,7 @@ def langevin(ask, draw, sheet):
         drifts.append((drift, sigma[0].item(), noises[-1].std().item(), (noises[-1].abs().max() < 1e-12).item()))
     alphas = [(eps * (sigma / sigmas[-1].item()) ** 2) for _, sigma, *_ in drifts]
     sheet["step"] = judge_steps(drifts, alphas, eps, sigmas.tolist())
-    sheet["noise"] = judge_step_noise(noises)
+    sheet["noise"] = sheet["step"] if "no noise" in sheet["step"] else judge_step_noise(noises)
     if len(noises) < total // 2 or value.dim() == 3 and len(value) == total and not same(value[0], positions[1]):
         sheet["steps"] = sheet["steps"] or "other positions are returned than the network is asked at"
     if sheet["step"] and all(abs(drift) < 1e-12 for drift, *_ in drifts):
@@ -234,7 +234,7 @@ def judge_steps(drifts, alphas, eps, sigmas):
     if said is None:
         return "another step before the score than alpha = eps sigma^2 / sigma_L^2"
     stds = [std for _, _, std, _ in drifts]
-    if all(std < 1e-9 for std in stds):
+    if all(std < 1e-3 * (2 * a) ** 0.5 for std, a in zip(stds, alphas)):
         return said or "no noise: sqrt(2 alpha) noise is asked"
     if said:
         return said

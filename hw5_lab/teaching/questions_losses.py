@@ -83,7 +83,8 @@ def judge_loss(formula, mistakes, player, factors, ask, request, sheet):
         sheet["value"], single, answers = probabilities, own[8], own  # a D that ends with a sigmoid, and BCELoss
     else:
         factor = right(first, 0)
-        sheet["value"] = "" if factor else diagnose(first["value"].squeeze(), partial(formula, **logits), mistakes)
+        found = [diagnose(first["value"].squeeze() / f, partial(formula, **logits), mistakes) for f in factors]
+        sheet["value"] = "" if factor else next((each for each in found if not each.startswith("another")), found[0])
         if sheet["value"].startswith("another value"):
             sheet["value"] = labels(answers, request) or sheet["value"]
         if not factor and probabilities is not None and not sheet["value"] == "":

@@ -75,7 +75,7 @@ def judge_network(answer, weights, inputs, sheet, expected, shapes, formula, mis
     if len(forward["grads"]) != 1 + len(found):
         sheet["gradient"] = "no gradient"
     without = [] if found else ["any layer"]
-    if forward["grads"][:1] == [None] or not found:
+    if not found or reach(forward["grads"][:1], ["its input"]):
         sheet.placeholder("value", without or ["its input"], "form", "gradient")
     return True
 
@@ -174,7 +174,7 @@ def judge_weights(answer, seed):
         return judge_biases(again), "", "__init__ does not call _weight_init"
     for sentence, how in known.INIT:
         if drawn(**how):
-            return biases, sentence, sentence
+            return sentence if how.get("init") is torch.nn.init.zeros_ else biases, sentence, sentence
     for weight in weights:
         bound, std = math.sqrt(6 / weight[0].numel()), weight.double().std(correction=0).item()
         off = abs(std * math.sqrt(3) / bound - 1) > 2.5 / math.sqrt(weight.numel())  # five standard errors

@@ -58,7 +58,7 @@ def judge_density(answers, sheet, arguments, names, grad, formula, mistakes, ter
         sheet["form"] = sheet["value"]
     gradients = None if sheet["value"] else right_gradients(formula, arguments, grad)
     sheet["gradient"] = judge_gradients(base, gradients, [names[number] for number in grad])
-    sheet.placeholder("value", untouched(base, others, names), "form", "gradient")
+    sheet.placeholder("value", untouched(base, others, names), "form", "gradient", of=len(names))
     if value.shape == (count, 1):
         sheet.remarks.append("[B,1] is returned, [B] is asked: beside a [B] it would broadcast to [B,B]")
 
@@ -140,11 +140,11 @@ def gaussian_sample(ask, draw, sheet):
     if z.std(0).max() < 1e-6:
         sheet["independence"] = "the same for every row"
         same_mu = same(z, many[0])
+        if torch.equal(z, again):
+            sheet.placeholder("independence", ["chance"], "form", "gradient")
         sheet["distribution"] = (
             "no noise: mu itself is returned" if same_mu else "one random number for all examples: each needs its own"
         )
-        if same_mu:
-            sheet.placeholder("distribution", ["chance"], "form", "gradient")
     elif torch.equal(z, again):
         sheet["independence"] = "the same at every call: a seed is set inside, or the noise is a constant"
     elif abs(torch.corrcoef(eps.T)[0, 1]) > 0.1:
@@ -230,7 +230,11 @@ def bernoulli_sample(ask, draw, sheet):
     if x.std(0).max() == 0:
         sheet["independence"] = "the same for every example"
         sheet["distribution"] = (
-            "a threshold: nothing is random" if fixed else "one random number for all examples: each needs its own"
+            "the same value everywhere"
+            if fixed and x[0].std() == 0
+            else "a threshold: nothing is random"
+            if fixed
+            else "one random number for all examples: each needs its own"
         )
         if x[0].std() == 0 and fixed:
             sheet.placeholder("distribution", ["p"], "form")
@@ -302,7 +306,7 @@ def elbo(ask, draw, sheet):
         sheet["form"] = why
     sheet["gradient"] = judge_gradients(shown, right, [names[number] for number in grad])
     if "value" in base:
-        sheet.placeholder("value", untouched(base, others, names), "form", "gradient")
+        sheet.placeholder("value", untouched(base, others, names), "form", "gradient", of=len(names))
 
 
 def stub_arguments(arguments):
@@ -313,7 +317,8 @@ def stub_arguments(arguments):
 def stub(arguments, weights):
     """What child.put_stubs puts in the place of the density that has so many arguments."""
     chosen = weights["logpdf_bernoulli" if len(arguments) == 2 else "logpdf_diagonal_gaussian"]
-    return sum(w * each.double() for w, each in zip(chosen, arguments)).sum(-1)
+    values = [each.double() for each in arguments]
+    return (values[0] * values[1] + sum(w * each for w, each in zip(chosen, values))).sum(-1)
 
 
 @question("2(e)iii", "hw5_vae", "value, default alpha")
