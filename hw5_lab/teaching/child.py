@@ -515,7 +515,7 @@ def confine(job):
         limits[resource.RLIMIT_NPROC] = 100
     for limit, value in limits.items():
         with suppress(ValueError, OSError):
-            resource.setrlimit(limit, (value, value))
+            resource.setrlimit(limit, (value, value + (limit == resource.RLIMIT_CPU)))  # a signal that tells why
     if job["user"] is not None:
         become(job["user"])
 
@@ -587,7 +587,7 @@ def attempt(job):
 
 
 def run(job):
-    """How the job ended: {"timed_out": bool, "code": int, "clear": bool}, "clear" if nothing that it started is left."""
+    """How the job ended: {"timed_out": bool, "code": int, "clear": whether nothing that it started is left}."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

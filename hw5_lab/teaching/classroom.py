@@ -83,6 +83,7 @@ def grade_class(args, scheme):
                 grade.write(path, {"digest": digest, **grade.unfinished(list(QUESTIONS), clean(why))})
             elif not known(path, digest):
                 todo[student] = submission.folder, path, digest
+        count = len(todo)
         run_all(todo, args, len(gathered))
         raws = {}
         for student, (name, _) in gathered.items():
@@ -95,7 +96,7 @@ def grade_class(args, scheme):
         alike = likeness({student: texts(submission) for student, (_, submission) in gathered.items()})
         (report / "class.html").write_text(page(results, raws, alike))
     faults = sum(bool(raw["faults"]) for raw in raws.values())
-    print(f"{len(raws)} students, {len(todo)} graded now: {report / 'class.csv'}, {report / 'class.html'}")
+    print(f"{len(raws)} students, {count} graded now: {report / 'class.csv'}, {report / 'class.html'}")
     return 3 if faults else 0
 
 
@@ -220,9 +221,11 @@ def histogram(values, most):
 PAGE = """<!doctype html><meta charset="utf-8"><title>The class</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }}
-table {{ border-collapse: collapse; width: 100% }} td, th {{ text-align: left; padding: .25em .8em; border-bottom: 1px solid #ddd }}
+table {{ border-collapse: collapse; width: 100% }}
+td, th {{ text-align: left; padding: .25em .8em; border-bottom: 1px solid #ddd }}
 td.n {{ text-align: right; white-space: nowrap }} h2 {{ margin-top: 2em }}
-.bars {{ display: flex; align-items: flex-end; height: 42px; gap: 2px }} .bars span {{ width: 12px; background: #4878a8; min-height: 1px }}
+.bars {{ display: flex; align-items: flex-end; height: 42px; gap: 2px }}
+.bars span {{ width: 12px; background: #4878a8; min-height: 1px }}
 </style>
 <h1>{count} students, mean {mean:.1f} of {most:g} points</h1>
 <p>{statuses}</p>

@@ -3,9 +3,9 @@
     python -m hw5_lab.grade SUBMISSION [SUBMISSION]              # a folder, a zip, or files: one student
     python -m hw5_lab.grade --class EXPORT --report FOLDER       # a platform's export: all students
 
-The student's code runs in child processes with limits (sandbox.py, child.py), which compute outputs for inputs that they
-are sent. What is right is known here alone: the judges are in questions_*.py, the known mistakes in diagnoses.py, the
-points in points.toml.
+The student's code runs in child processes with limits (sandbox.py, child.py), which compute outputs for inputs that
+they are sent. What is right is known here alone: the judges are in questions_*.py, the known mistakes in diagnoses.py,
+the points in points.toml.
 """
 
 import argparse

@@ -12,7 +12,7 @@ LOSS_CHECKS = "value, own networks, batch of one, gradient, detached fakes"
 
 
 def make_request(draw, method, with_data):
-    """Batches of five, one of them again with another seed, and of one; weights of the stand-ins and of own networks."""
+    """Batches of five, of one, and the first again with another seed; weights of the stand-ins and of own networks."""
     batches = [(draw.uniform(5, 1, 28, 28), draw.uniform(5, 64, low=-1)) for _ in range(8)]
     batches += [(draw.uniform(1, 1, 28, 28), draw.uniform(1, 64, low=-1)), batches[0]]
     data = lambda images: [images] if with_data else []
@@ -137,7 +137,7 @@ def judge_gradient(formula, sheet, first, logits, leaves, player, factors):
 
 
 def judge_own(formula, mistakes, says, own, factors):
-    """(the verdict on a loss for a D that ends with a sigmoid, or None; whether the loss fits what own networks say)."""
+    """(the verdict on a loss for a D that ends with a sigmoid, or None; whether it fits what own networks say)."""
     if "error" in says or "error" in own:
         return None, False
     names = ("real", "fake") if formula is known.loss_d else ("fake",)

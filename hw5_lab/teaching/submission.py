@@ -138,10 +138,10 @@ def code_of(content):
 def rank(path, name):
     """How well a file's name fits: the smallest is chosen. Platforms number a later copy: hw5_vae-1.py."""
     kind, stem = name.removeprefix("hw5_"), path.stem.lower()
-    plain = re.sub(r"[-_ ]|\(\d+\)|-\d+$", "", stem)
+    plain = re.sub(r"-\d+$|\(\d+\)|[-_ ]", "", stem)
     version = re.search(r"[-(](\d+)\)?$", stem)
     fits = 0 if re.fullmatch(rf"(hw\d*)?{kind}", plain) else 1 if re.search(rf"hw\d*[-_ ]*{kind}", stem) else 2
-    return fits, bool(SPARE.search(str(path))), len(path.parts), -int(version[1]) if version else 0, str(path)
+    return fits, bool(SPARE.search(str(path))), -int(version[1][:6]) if version else 0, len(path.parts), str(path)
 
 
 def find(folder):
@@ -183,7 +183,7 @@ def students(export, folder):
     export = Path(export)
     if not export.is_dir():
         Gatherer(folder, 500 * 2**20, 4 * 2**30, 100_000).gather(export)
-        export = folder
+        export = next(iter(visible(folder)), folder)
     entries = visible(export)
     while len(entries) == 1 and entries[0].is_dir() and any(each.is_dir() for each in visible(entries[0])):
         export, entries = entries[0], visible(entries[0])
