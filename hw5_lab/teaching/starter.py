@@ -105,7 +105,7 @@ def make(source, file):
     if missing := expected - {node.name for _, node, _ in asked}:
         raise Stale(f"{file}: no function {', '.join(missing)} whose docstring begins with its question's number")
     functions = list(every_function(tree))
-    if unknown := set(given) - {(owner, node.name) for owner, node in functions}:
+    if unknown := {key for key, text in given.items() if text} - {(owner, node.name) for owner, node in functions}:
         raise Stale(f"{file}: GIVEN replaces {', '.join(name for _, name in unknown)}, which is not there")
     kept = {id(node) for _, node, _ in asked} | {id(node) for owner, node in functions if given.get((owner, node.name))}
     dropped = {id(node) for _, node, _ in known if id(node) not in kept}
