@@ -23,10 +23,11 @@ SETUP = """#!/usr/bin/env bash
 set -euo pipefail
 export DEBIAN_FRONTEND=noninteractive
 python=$(command -v python3.12 || command -v python3.11 || true)
-if [ -z "$python" ]; then
-    apt-get update && apt-get install -y python3.11 python3.11-venv && python=$(command -v python3.11)
-else
-    "$python" -m venv --help > /dev/null && "$python" -c 'import ensurepip' || { apt-get update && apt-get install -y "$(basename "$python")-venv"; }
+if ! "${python:-false}" -c 'import ensurepip' 2> /dev/null; then
+    name=$(basename "${python:-python3.11}")
+    apt-get update
+    apt-get install -y "$name" "$name-venv"
+    python=$(command -v "$name")
 fi
 "$python" -m venv /opt/hw5
 # PyTorch for CPUs is a tenth of the one for GPUs, and needs a third of the memory

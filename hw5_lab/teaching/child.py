@@ -635,7 +635,7 @@ def end_all(user, seconds=10):
 def serve(users, packages):
     """Import what all jobs need, say as whom they run, then run them."""
     for package in packages:  # once here, not in every job
-        with suppress(ImportError):
+        with suppress(Exception):
             importlib.import_module(package)
     torch.set_num_threads(1)
     with suppress(OSError, AttributeError):

@@ -24,26 +24,26 @@ def same(value, other, rtol=2e-4, atol=1e-4):
     return close and bool(other.isfinite().all())
 
 
-def diagnose(value, formula, mistakes, terms=()):
+def diagnose(value, formula, mistakes, terms=(), rtol=2e-4):
     """ "" where value is the formula's, else the sentences of the mistakes that give it, else what is known of it.
 
     terms: those of a sum, as (name, its weight in the formula, its values), for a value that is another sum of them.
     """
-    if same(value, formula()):
+    if same(value, formula(), rtol):
         return ""
     for count in (1, 2) if value.any() else ():  # nothing but zeros are no attempt
         for chosen in combinations(mistakes, count):
             switches = {key: each for _, mistake in chosen for key, each in mistake.items()}
             if len(switches) < sum(len(mistake) for _, mistake in chosen):
                 continue  # two mistakes at the same place
-            if same(value, formula(**switches)):
+            if same(value, formula(**switches), rtol):
                 return "; and ".join(sentence for sentence, _ in chosen)
     return other_sum(value, terms) or unknown(value, formula())
 
 
 def other_sum(value, terms):
     """What differs where the value is another weighted sum of these terms; "" where it is none."""
-    if not terms or value.numel() != len(terms[0][2]) or not value.isfinite().all():
+    if not terms or value.numel() != terms[0][2].numel() or not value.isfinite().all():
         return ""
     columns = torch.stack([each.double().flatten() for _, _, each in terms], 1)
     columns = columns / (size := columns.abs().max(0).values.clamp(min=1e-9))
@@ -53,11 +53,11 @@ def other_sum(value, terms):
         return ""
     weights = weights / size
     heavy = (weights[:, None] * columns.T * size[:, None]).abs().max(1).values > 1e-3
-    if not any(right and there for (_, right, _), there in zip(terms, heavy)):
-        return ""  # nothing of what is asked is in it
+    if not any(there and each.double().std() > 1e-9 for (_, _, each), there in zip(terms, heavy)):
+        return ""  # nothing but a constant
     said = []
     for (name, right, each), weight in zip(terms, weights.tolist()):
-        if abs(weight - right) * each.abs().max().item() > 1e-2 * value.abs().max().item() + 1e-3:
+        if abs(weight - right) * each.abs().max().item() > 1e-4 * value.abs().max().item() + 1e-3:
             absent = abs(weight) < 1e-3
             belongs = (
                 f"its weight is {weight:.3g}, {right:.3g} is asked"
@@ -65,7 +65,7 @@ def other_sum(value, terms):
                 else f"does not belong (weight {weight:.3g})"
             )
             said.append(f"{name} is missing" if absent else f"{name}: {belongs}")
-    return "; and ".join(said) if 0 < len(said) <= 3 else ""
+    return "; and ".join(said) if 0 < len(said) <= 4 else ""
 
 
 def unknown(value, right):
@@ -154,6 +154,7 @@ def gaussian_terms(z, mu, sigma_square):
         ("the squared distance, not divided", 0, square.sum(-1)),
         ("sigma_square itself", 0, s.sum(-1)),
         ("the distance, not squared", 0, (z - mu).sum(-1)),
+        ("the distance over sigma_square, not squared", 0, ((z - mu) / s).sum(-1)),
     ]
 
 
@@ -262,8 +263,10 @@ def elbo_terms(arguments):
     for z, mu, sigma_square, x, p in arguments:
         log_p_x, log_p_z = bernoulli(x, p), gaussian(z, torch.zeros_like(mu), torch.ones_like(mu))
         kl = 0.5 * (sigma_square + mu**2 - 1 - sigma_square.log()).sum(-1).double()
-        parts.append([log_p_x.mean(), log_p_z.mean(), gaussian(z, mu, sigma_square).mean(), kl.mean()])
-    names = ("log p(x|z)", 1), ("log p(z)", 1), ("log q(z|x)", -1), ("the exact KL of Eq. 1", 0)
+        around_mu = gaussian(z, mu, torch.ones_like(mu))
+        each = log_p_x, log_p_z, gaussian(z, mu, sigma_square), kl, around_mu
+        parts.append([term.mean() for term in each])
+    names = ("log p(x|z)", 1), ("log p(z)", 1), ("log q(z|x)", -1), ("the exact KL of Eq. 1", 0), ("log N(z; mu, I)", 0)
     return [(name, weight, torch.stack(column)) for (name, weight), column in zip(names, zip(*parts))]
 
 
@@ -416,6 +419,10 @@ GNET = [
     (
         "reshaped to (7, 7, 32) and permuted: (32, 7, 7), CHW, is asked (Remark 2)",
         {"reshape": lambda x: x.reshape(-1, 7, 7, 32).permute(0, 3, 1, 2)},
+    ),
+    (
+        "reshaped to (7, 7, 32), and its axes moved: (32, 7, 7), CHW, is asked (Remark 2)",
+        {"reshape": lambda x: x.reshape(-1, 7, 7, 32).permute(0, 3, 2, 1)},
     ),
     ("height and width are swapped after reshape", {"reshape": lambda x: x.reshape(-1, 32, 7, 7).transpose(2, 3)}),
     *instead("LeakyReLU(0.2)", THREE, "everywhere (layers 2, 5, 8)"),
@@ -591,6 +598,7 @@ def levels(begin, end, count, kind="geometric"):
         "linear reversed": lambda: end + (begin - end) * share,
         "open": lambda: begin * (end / begin) ** (torch.arange(count).double() / count),
         "exponents": lambda: 10 ** (begin + (end - begin) * share),
+        "mixed logarithms": lambda: 10 ** (math.log(begin) + (math.log(end) - math.log(begin)) * share),
         "natural exponents": lambda: (begin + (end - begin) * share).exp(),
         "squares": lambda: (begin * (end / begin) ** share) ** 2,
         "logarithms": lambda: math.log(begin) + (math.log(end) - math.log(begin)) * share,
@@ -604,6 +612,7 @@ LEVELS = [
     ("end is not reached: both ends are levels", {"kind": "open"}),
     ("begin and end are taken for exponents of 10, as logspace does", {"kind": "exponents"}),
     ("begin and end are taken for exponents", {"kind": "natural exponents"}),
+    ("10 to the power of natural logarithms: exp belongs to log", {"kind": "mixed logarithms"}),
     ("the squares of the levels: deviations are asked, not variances", {"kind": "squares"}),
     ("the logarithms of the levels: exp is missing", {"kind": "logarithms"}),
 ]

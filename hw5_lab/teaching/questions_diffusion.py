@@ -20,15 +20,24 @@ def noise_levels(ask, draw, sheet):
     for (begin, end, count), answer in zip(settings, ask.calls(*(call(name, *each) for each in settings))):
         right = lambda **switches: known.levels(begin, end, count, **switches)
         found.append(answer.get("error") or diagnose(answer["value"].flatten(), right, known.LEVELS))
+        if found[-1].startswith("another value") and answer["value"].numel() > 2:
+            ratios = answer["value"].flatten()[1:] / answer["value"].flatten()[:-1]
+            if ratios.isfinite().all() and ratios.std() < 1e-4:
+                found[-1] = (
+                    f"geometric, but from {answer['value'].flatten()[0]:.3g} by the factor {ratios[0]:.3g}: end is the last"
+                )
     sheet["value"] = next(filter(None, found), "")
 
 
-def score_net(weights, x, sigma, hidden=torch.relu, divide=lambda out, s: out / s):
+RELU = torch.relu
+
+
+def score_net(weights, x, sigma, first=RELU, second=RELU, third=RELU, divide=lambda out, s: out / s):
     """The network of the homework, whose features are given: cos and sin of pi f x for six f, then x."""
     waves = x[:, :, None] * math.pi * 2 ** torch.linspace(0, 5, 6).double()
     h = torch.cat([torch.cat([waves.cos(), waves.sin()], 2).flatten(1), x], 1)
-    *first, (w, b) = weights
-    for weight, bias in first:
+    *layers, (w, b) = weights
+    for (weight, bias), hidden in zip(layers, (first, second, third)):
         h = hidden(torch.nn.functional.linear(h, weight, bias))
     return divide(torch.nn.functional.linear(h, w, b), sigma)
 
@@ -39,7 +48,11 @@ SCORE_NET = [
     ("the output is divided by sigma^2, not by sigma", {"divide": lambda out, s: out / s**2}),
     ("the sign of the output is turned", {"divide": lambda out, s: -out / s}),
     ("ReLU after the last layer too", {"divide": lambda out, s: out.relu() / s}),
-    *known.instead("ReLU", ["hidden"], "between the layers"),
+    ("the output is divided by the square root of sigma", {"divide": lambda out, s: out / s.sqrt()}),
+    *known.instead("ReLU", ["first", "second", "third"], "between the layers"),
+    *known.instead("ReLU", ["first"], "after the first layer"),
+    *known.instead("ReLU", ["second"], "after the second layer"),
+    *known.instead("ReLU", ["third"], "after the third layer"),
 ]
 
 
@@ -48,7 +61,7 @@ def score_network(ask, draw, sheet):
     x, sigma, weights = draw.uniform(9, 2), draw.uniform(9, 1, low=0.05, high=0.5), draw.normal(5003)
     answer = ask.network("DiffusionModel", [], weights, [[x, sigma], [x, 2 * sigma]])
     sheet["gradient"] = ""  # of no use here: the value is compared
-    judge_network(answer, weights, [x, sigma], sheet, SCORE_SHAPES, [(9, 2)], score_net, SCORE_NET)
+    judge_network(answer, weights, [x, sigma], sheet, SCORE_SHAPES, [(9, 2)], score_net, SCORE_NET, again=False)
     del sheet["gradient"]
     if any("error" in each for each in answer["forward"]):
         return sheet.all(
@@ -69,6 +82,8 @@ def denoising_loss(ask, draw, sheet):
     first, second = ask.calls(*(call(name, score, x, sigmas, seed=seed) for seed in (1, 2)))
     if "error" in first:
         return sheet.all(first["error"])
+    if all(all(map(torch.equal, each[:2], first["asked"][0][:2])) for each in first["asked"]):
+        first["asked"] = first["asked"][:1]  # the same question, asked again
     if len(first["asked"]) != 1 or any(
         len(each) != len(x) or each.shape[1] != columns for each, columns in zip(first["asked"][0], (2, 1, 2))
     ):
@@ -181,9 +196,12 @@ def langevin(ask, draw, sheet):
     drifts, noises = [], []
     for (_, sigma, said), before, after in zip(asked, positions, positions[1:]):
         move, said = after - before, said.double()
-        drift = ((move * said).sum() / (said**2).sum()).item()
+        centred = said - said.mean(0)
+        drift = ((move * centred).sum() / (centred**2).sum().clamp(min=1e-12)).item()
         noises.append(move - drift * said)
-        drifts.append((drift, sigma[0].item(), noises[-1].std().item(), (noises[-1].abs().max() < 1e-12).item()))
+        drifts.append(
+            (drift, sigma[0].item(), noises[-1].std(0).mean().item(), (noises[-1].abs().max() < 1e-12).item())
+        )
     alphas = [(eps * (sigma / sigmas[-1].item()) ** 2) for _, sigma, *_ in drifts]
     sheet["step"] = judge_steps(drifts, alphas, eps, sigmas.tolist())
     sheet["noise"] = sheet["step"] if "no noise" in sheet["step"] else judge_step_noise(noises)
@@ -225,6 +243,8 @@ def judge_steps(drifts, alphas, eps, sigmas):
         ("the sign of the score is turned: x moves away from the data", [-a for a in alphas]),
         ("the square root of alpha before the score: alpha is asked", [a**0.5 for a in alphas]),
         ("twice alpha before the score: alpha is asked", [2 * a for a in alphas]),
+        ("alpha is eps sigma / sigma_L^2: sigma is to be squared", [eps * s / smallest**2 for _, s, *_ in drifts]),
+        ("alpha is missing before the score", [1.0 for _ in alphas]),
         ("the score is not used", [0.0 for _ in alphas]),
     )
     fits = lambda found, rights, rtol: all(abs(a - b) <= rtol * abs(b) + 1e-12 for a, b in zip(found, rights))
@@ -263,10 +283,10 @@ def judge_step_noise(noises):
     if any(each.std() < 1e-12 for each in noises):
         return "no noise"
     eps = [each / each.std() for each in noises]
-    if any(abs((a * b).mean().item()) > 0.15 for a, b in zip(eps, eps[1:])):
-        return "the same noise at several steps: each needs its own"
     if any(abs(each.mean().item()) > 0.2 for each in eps):
         return "the mean of the noise is not 0: torch.rand for torch.randn?"
+    if any(abs((a * b).mean().item()) > 0.15 for a, b in zip(eps, eps[1:])):
+        return "the same noise at several steps: each needs its own"
     if any(abs(torch.corrcoef(each.T)[0, 1].item()) > 0.25 for each in eps):
         return "one number for both coordinates: each needs its own"
     if all((each - each[0]).abs().max() < 0.2 for each in eps):

@@ -83,7 +83,15 @@ def judge_loss(formula, mistakes, player, factors, ask, request, sheet):
         sheet["value"], single, answers = probabilities, own[8], own  # a D that ends with a sigmoid, and BCELoss
     else:
         factor = right(first, 0)
-        found = [diagnose(first["value"].squeeze() / f, partial(formula, **logits), mistakes) for f in factors]
+        whole = lambda **switches: torch.stack(
+            [formula(**logits_of(request, each)[0], **switches) for each in range(8)]
+        )
+        values = [each["value"].double().flatten() for each in answers[:8] if "value" in each]
+        several = len(values) == 8 and all(each.numel() == 1 for each in values)
+        value, right_one = (
+            (torch.cat(values), whole) if several else (first["value"].squeeze(), partial(formula, **logits))
+        )
+        found = [diagnose(value / f, right_one, mistakes) for f in factors]
         sheet["value"] = "" if factor else next((each for each in found if not each.startswith("another")), found[0])
         if sheet["value"].startswith("another value"):
             sheet["value"] = labels(answers, request) or sheet["value"]

@@ -51,14 +51,13 @@ def pick(parameters, expected):
     return pairs
 
 
-def judge_network(answer, weights, inputs, sheet, expected, shapes, formula, mistakes):
-    """layers, form, value and gradient; `shapes` are those that the output may have. Returns whether it could run."""
+def judge_network(answer, weights, inputs, sheet, expected, shapes, formula, mistakes, again=True):
+    """layers, form, value and gradient; `shapes` are those that the output may have. `again`: it was asked twice."""
     found = [tuple(each.shape) for each in answer["parameters"]]
     sheet["layers"] = compare_layers(found, expected)
     forward = answer["forward"][0]
     if "error" in forward:
-        sheet.all(forward["error"], "form", "value", "gradient")
-        return False
+        return sheet.all(forward["error"], "form", "value", "gradient")
     value, pairs = forward["value"], pick(weights_from(weights, found), expected)
     fits = tuple(value.shape) in shapes and value.dtype.is_floating_point
     sheet["form"] = "" if fits else f"{value.dtype} of shape {list(value.shape)}, float32 {list(shapes[0])} is asked"
@@ -66,7 +65,15 @@ def judge_network(answer, weights, inputs, sheet, expected, shapes, formula, mis
     sheet["value"] = sheet["layers"]
     if pairs is not None:
         doubles = [each.double() for each in inputs]
-        sheet["value"] = diagnose(value, lambda **switches: formula(pairs, *doubles, **switches), mistakes)
+        right = lambda **switches: formula(pairs, *doubles, **switches)
+        sheet["value"] = diagnose(
+            value, right, mistakes, [("the output", 1, right()), ("a constant", 0, torch.ones(right().shape))]
+        )
+    second = answer["forward"][1].get("value") if again else None
+    if second is not None and not same(value, second) and value.isfinite().all():
+        sheet["value"] = (
+            "the same input gives another value at each call: a random layer, such as dropout, is not asked"
+        )
     extra = [kind for kind in answer["kinds"] if kind in EXTRA]
     if sheet["value"] and (extra or sheet["layers"]):
         sheet["value"] = f"{extra[0]} is no layer that is asked" if extra else sheet["layers"]
@@ -76,14 +83,14 @@ def judge_network(answer, weights, inputs, sheet, expected, shapes, formula, mis
         sheet["gradient"] = "no gradient"
     without = [] if found else ["any layer"]
     if not found or reach(forward["grads"][:1], ["its input"]):
-        sheet.placeholder("value", without or ["its input"], "form", "gradient")
-    return True
+        anything = 1 if sheet["layers"] else 2  # softmax in D, say, depends on nothing, and is a mistake like others
+        sheet.placeholder("value", without or ["its input"], "form", "gradient", of=anything)
 
 
 @question("2(a)", "hw5_vae", "layers, form, value, gradient, other sizes")
 def decoder(ask, draw, sheet):
     z, weights, other = draw.normal(7, 2), draw.normal(5003), draw.normal(4, 3)
-    answer = ask.network("Decoder", [2, 500, 784], weights, [[z]], other=[[3, 20, 50], other])
+    answer = ask.network("Decoder", [2, 500, 784], weights, [[z], [z]], other=[[3, 20, 50], other])
     deeper = sorted(tuple(each.shape) for each in answer["parameters"]) == sorted(DEEPER_SHAPES)
     if deeper:
         sides = [("sigmoid", {}), *((name, {"second": each}) for name, each in known.ACTIVATIONS.items())]
@@ -108,8 +115,12 @@ def judge_table(name, init, shape, expected, shapes, formula, mistakes):
     """The judge of 4(a) and 4(b): a table of layers."""
 
     def judge(ask, draw, sheet):
-        x, weights = draw.uniform(3, *shape, low=-1), draw.normal(5003)
-        answer = ask.network(name, init, weights, [[x]])
+        for _ in range(50):  # until the last layer gives numbers of both signs
+            x, weights = draw.uniform(3, *shape, low=-1), draw.normal(5003)
+            last = formula(pick(weights_from(weights, expected), expected), x.double(), last=known.IDENTITY)
+            if last.min() < -0.1 and last.max() > 0.1:
+                break
+        answer = ask.network(name, init, weights, [[x], [x]])
         judge_network(answer, weights, [x], sheet, expected, shapes, formula, mistakes)
         found = [tuple(each.shape) for each in answer["parameters"] if each.dim() > 1]
         sheet["order"] = sheet["layers"]

@@ -255,7 +255,7 @@ DIFFUSION = [
     ((LEVELS, "return torch.exp(torch.linspace(math.log(end), math.log(begin), levels))"), {"4(b) levels": "value"}, "from end to begin"),
     ((LEVELS, "return torch.logspace(begin, end, levels)"), {"4(b) levels": "value"}, "exponents of 10"),
     ((" / torch.as_tensor(sigma).reshape(-1, 1)", ""), {"4(b) network": "value, division by sigma"}, "not divided by sigma"),
-    (("h = torch.relu(self.fc1(self.features(x)))", "h = self.fc1(self.features(x))"), {"4(b) network": "value"}, "not a known one"),
+    (("h = torch.relu(self.fc1(self.features(x)))", "h = self.fc1(self.features(x))"), {"4(b) network": "value"}, "after the first layer: ReLU is asked"),
     (("torch.relu(", "torch.tanh("), {"4(b) network": "value"}, "ReLU is asked, tanh is there"),
     (("nn.Linear(400, 200)", "nn.Linear(400, 100)", "nn.Linear(200, 2)", "nn.Linear(100, 2)"), {"4(b) network": "layers, value"}, "Linear 400->100"),
     (("target = -(noisy", "target = (noisy"), {"4(b) loss": "value"}, "the sign of the noise is turned"),
