@@ -6,12 +6,13 @@ The network learns the score, the gradient of the log density, of the data with 
 follows it from pure noise to the data, level by level. Training takes 6,000 steps of Adam, in less than a minute; its
 learning rate decays to 0 along a cosine.
 
-To find the answer to a question of the homework's later edition, search for its number with a full stop. The folder
+Each answer begins with the number of its question in the homework's later edition: search for "4(b)". The folder
 hw5_lab/, where it lies beside this file, adds resuming, measurements, another course's edition.
 """
 
 import argparse
 import importlib.util
+import itertools
 import math
 import os
 import signal
@@ -27,39 +28,35 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-DEFAULTS = dict(
-    word="CS 446",
-    n_epochs=60,
-    batch_size=500,
-    lr=4e-3,
-    samples=2000,
-    langevin_steps=100,
-    langevin_eps=2e-5,
-    seed=446,
-    device="cpu",
-)
+DEFAULTS = {
+    "word": "CS 446",
+    "n_epochs": 60,
+    "batch_size": 500,
+    "lr": 4e-3,
+    "samples": 2000,
+    "langevin_steps": 100,
+    "langevin_eps": 2e-5,
+    "seed": 446,
+    "device": "cpu",
+}
 LEVELS = 10  # of noise
 POINTS = 2000  # of data
 STEPS = 100  # of training in what is called an epoch here
 PLOTTED_SIGMA = 0.03  # of the score field
-LINE = 1.0  # from one line of a word to the next, in units of the font's size
+FONT_SIZE = 200  # pixels, when a word is drawn
 
 # ----------------------------------------------------------------------------------------------------- data
 
 
 def draw_word(word, count, generator, height, width, centre=0.0):
-    """`count` points [count,2], uniform over the strokes of `word`, and the index [count] of each one's letter.
+    """`count` points [count,2], uniform over the ink of `word`, and the index [count] of each one's letter.
 
     A space begins a new line. The word is centred and as high as height[1], or less to fit the width, but not less than
-    height[0]. A letter's share of the points is that of its ink.
-    ValueError for a word without ink, with unknown characters, or too long.
+    height[0]. ValueError for a word without ink, with unknown characters, or too long.
     """
-    from matplotlib.path import Path as Outline  # here: matplotlib would slow down every start
-
-    letters = letter_outlines(word)
-    corners = np.concatenate(sum(letters, []))
-    low, high = corners.min(0), corners.max(0)
-    extent = high - low
+    image = ink(word)
+    rows, columns = np.nonzero(image)
+    extent = np.array([np.ptp(columns) + 1, np.ptp(rows) + 1]) / FONT_SIZE
     tall = max(extent[1], 0.7)  # a dash is not to fill the canvas
     scale = min(height[1] / tall, width / extent[0])
     if scale * tall < height[0] * (1 - 1e-9):  # but for rounding
@@ -67,49 +64,40 @@ def draw_word(word, count, generator, height, width, centre=0.0):
             f"--word {word!r}: too long, {extent[0] / tall:.1f} times as wide as high, with room for "
             f"{width / height[0]:g}; use fewer letters, or a space to begin a new line"
         )
-
-    def inked(outlines, x):
-        """Whether x [N,2] is inside an odd number of the outlines: between the outer one of an O and the inner one."""
-        return np.logical_xor.reduce([Outline(outline).contains_points(x) for outline in outlines])
-
-    points, indices, found = [], [], 0
-    while found < count:
-        x = low + extent * torch.rand(4 * count, 2, generator=generator, dtype=torch.double).numpy()
-        inside = np.stack([inked(outlines, x) for outlines in letters], 1)  # [4 count, letters]
-        points.append(x[inside.any(1)])
-        indices.append(inside.argmax(1)[inside.any(1)])
-        found += len(points[-1])
-    points = torch.from_numpy((np.concatenate(points)[:count] - (low + high) / 2) * scale + centre).float()
-    return points, torch.from_numpy(np.concatenate(indices)[:count])
+    chosen = torch.randint(len(rows), (count,), generator=generator).numpy()
+    inside = torch.rand(count, 2, generator=generator).numpy()  # where in the pixel
+    corner = np.array([columns.min(), -rows.max() - 1])
+    x = (np.stack([columns[chosen], -rows[chosen] - 1], 1) + inside - corner) / FONT_SIZE
+    points = torch.from_numpy((x - extent / 2) * scale + centre).float()
+    return points, torch.from_numpy(image[rows[chosen], columns[chosen]].astype(np.int64) - 1)
 
 
-def letter_outlines(word):
-    """The closed outlines [corners,2] of each letter of `word`, a list per letter, in units of the font's size."""
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-    from matplotlib.textpath import TextPath
+def ink(word):
+    """`word` as an image [rows,columns]: 0 where there is no ink, else the letter's number, counted from 1."""
+    from matplotlib.font_manager import findfont, get_font  # here: matplotlib would slow down every start
+    from PIL import Image, ImageDraw, ImageFont
 
-    if not word.strip():
-        raise ValueError("--word: empty; name at least one letter")
-    font = FontProperties(family="DejaVu Sans")  # comes with matplotlib
-    face = get_font(findfont(font))
-    unknown = [
-        letter
-        for letter in word
-        if letter != " " and not (face.get_char_index(ord(letter)) and face.load_char(ord(letter)).width)
-    ]  # the latter: no ink
+    path = findfont("DejaVu Sans")  # comes with matplotlib
+    font = ImageFont.truetype(path, FONT_SIZE)
+    lines = word.split(" ")
+    letters = "".join(lines)
+    if not 0 < len(letters) <= 100:
+        raise ValueError(f"--word: has {len(letters)} letters; expected 1 to 100")
+    known = get_font(path).get_char_index
+    unknown = [letter for letter in letters if not (known(ord(letter)) and font.getmask(letter).getbbox())]
     if unknown:
         raise ValueError(f"--word {word!r}: DejaVu Sans has no {', '.join(map(repr, unknown))}; use other characters")
-    letters = []
-    for number, line in enumerate(word.split()):
-        placed, right = [], 0.0
-        for letter in line:
-            # Outlines are exact to less than a unit: so size 100, not 1
-            outlines = TextPath((0, 0), letter, size=100, prop=font).to_polygons()
-            left = min(outline[:, 0].min() for outline in outlines)
-            placed.append([outline / 100 + [right - left / 100, -number * LINE] for outline in outlines])
-            right = max(outline[:, 0].max() for outline in placed[-1]) + 0.12
-        letters += [[outline - [(right - 0.12) / 2, 0] for outline in outlines] for outlines in placed]  # centred lines
-    return letters
+    width = int(max(map(font.getlength, lines))) + FONT_SIZE
+    image = Image.new("I", (width, (len(lines) + 1) * FONT_SIZE))
+    draw = ImageDraw.Draw(image)
+    draw.fontmode = "1"  # a pixel has ink or none
+    numbers = itertools.count(1)
+    for row, line in enumerate(lines):
+        left = (width - font.getlength(line)) / 2
+        for index, letter in enumerate(line):
+            place = left + font.getlength(line[:index]), row * FONT_SIZE
+            draw.text(place, letter, fill=next(numbers), font=font)
+    return np.asarray(image)
 
 
 # ---------------------------------------------------------------------------------------------------- maths
@@ -166,6 +154,11 @@ def langevin_dynamics(scorenet, x, sigmas, iterations, eps, generator=None):
             yield x
 
 
+def cosine_decay(done):
+    """The learning rate's factor when the share `done` of the training is done: from 1 to 0 along a cosine."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
 @torch.no_grad()
 def denoise(scorenet, x, sigma):
     """The mean of the clean point given x [n,2] with noise sigma (Tweedie's formula): removes the last step's noise."""
@@ -204,8 +197,11 @@ class DiffusionModel(nn.Module):
 class ScoreMatching:
     """A score network, its training, samples from it, and figures. `args` needs only some of parse_args' fields."""
 
-    folder = Path(__file__).resolve().parent / "outputs" / "diffusion"  # for figures
+    defaults = DEFAULTS
+    folder = Path(__file__).resolve().parent / "outputs" / "figures"
     Network = DiffusionModel
+    knows_sigma = False  # whether the network is told sigma
+    average = None  # a network with averaged weights, where a caller keeps one
     sigmas = 0.1, 0.01  # the largest and the smallest
     start = 0.5, 1 / 3  # mean and deviation of x before sampling
     canvas = dict(height=(0.1, 0.9), width=0.9, centre=0.5)  # of the word
@@ -213,18 +209,18 @@ class ScoreMatching:
     generate_noise_levels = staticmethod(generate_noise_levels)
 
     def __init__(self, args=None):
-        self.args = args = argparse.Namespace(**{**DEFAULTS, **vars(args or argparse.Namespace())})
+        self.args = args = argparse.Namespace(**{**self.defaults, **vars(args or argparse.Namespace())})
         self.device = torch.device(args.device)
         torch.manual_seed(args.seed)
         self.network = self.Network().to(self.device)
         self.optimizers = self.make_optimizers()
         self.noise_levels = generate_noise_levels(*self.sigmas, LEVELS).to(self.device)
-        self.noise = self.fresh_generator()
+        self.noise_rng = self.fresh_rng()
 
     def make_optimizers(self):
-        return [torch.optim.Adam(self.network.parameters(), lr=self.args.lr, fused=self.device.type != "mps")]
+        return [torch.optim.Adam(self.network.parameters(), lr=self.args.lr)]
 
-    def fresh_generator(self, offset=0):
+    def fresh_rng(self, offset=0):
         """Random numbers for looking at the model: the same at every look, and training draws none of them."""
         return torch.Generator(self.device).manual_seed(self.args.seed + offset)
 
@@ -242,41 +238,55 @@ class ScoreMatching:
 
     def denoising_loss(self, samples, noise_levels):
         """The loss of `samples` [N,2] at noise_levels [L], a scalar; see compute_denoising_loss."""
-        return compute_denoising_loss(self.network, samples, noise_levels, self.noise)
+        return compute_denoising_loss(self.network, samples, noise_levels, self.noise_rng)
 
     def step(self):
-        """One update of the weights with points drawn with replacement; returns the loss."""
-        chosen = torch.randint(POINTS, (self.args.batch_size,), generator=self.noise, device=self.device)
+        """4(b). One update of the weights with points drawn with replacement; returns the loss."""
+        chosen = torch.randint(POINTS, (self.args.batch_size,), generator=self.noise_rng, device=self.device)
         loss = self.denoising_loss(self.train_data[chosen], self.noise_levels)
         self.network.zero_grad()
         loss.backward()
         for optimizer in self.optimizers:
             optimizer.step()
-        if not loss.isfinite():
-            raise FloatingPointError(f"loss {loss:.4g}; try a smaller --lr")
         return loss.item()
 
-    def train_epoch(self, epoch, tick=lambda: None):
-        """100 steps, at rates on a cosine; calls `tick` after each. `epoch` counts from 0. Returns the mean loss."""
-        total = 0.0
-        for step in range(STEPS):
-            done = (epoch + step / STEPS) / self.args.n_epochs
-            for optimizer in self.optimizers:
-                optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * (1 + math.cos(math.pi * done)) / 2
-            total += self.step()
-            tick()
-        return {"loss": total / STEPS}
+    def epochs(self, first=0):
+        """4(b). The training, from epoch `first` on, counted from 0: 100 steps each, at rates on a cosine.
+
+        Yields a row after each epoch: its number, counted from 1, and the mean loss.
+        FloatingPointError where the loss is not finite.
+        """
+        for epoch in range(first, self.args.n_epochs):
+            total = 0.0
+            for step in range(STEPS):
+                done = (epoch + step / STEPS) / self.args.n_epochs
+                for optimizer in self.optimizers:
+                    optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * cosine_decay(done)
+                loss = self.step()
+                if not math.isfinite(loss):
+                    raise FloatingPointError(f"epoch {epoch + 1}, step {step + 1}: loss {loss:.4g}; try a smaller --lr")
+                total += loss
+            yield {"epoch": epoch + 1, "loss": total / STEPS}
 
     def train(self):
         """Minimise the loss, a line per epoch."""
-        for epoch in range(self.args.n_epochs):
-            print(f"epoch {epoch + 1}: loss {self.train_epoch(epoch)['loss']:.4f}", flush=True)
+        for row in self.epochs():
+            print(f"epoch {row['epoch']}: loss {row['loss']:.4f}", flush=True)
         return self
+
+    @property
+    def sampler(self):
+        """The network that samples, figures and measures follow."""
+        return self.network if self.average is None else self.average
 
     @torch.no_grad()
     def score(self, x, sigma):
-        """The network's score [N,2] at x [N,2]: what samples and figures follow."""
-        return self.network(x, sigma)
+        """The score [N,2] at x [N,2] that samples and figures follow, in evaluation mode; the mode is restored."""
+        training = self.sampler.training
+        self.sampler.eval()
+        score = self.sampler(x, sigma)
+        self.sampler.train(training)
+        return score
 
     def initial_random_samples(self, count=None, generator=None):
         """Where sampling starts, [count,2]: randn / 3 + 0.5."""
@@ -291,7 +301,7 @@ class ScoreMatching:
 
     def trajectory(self):
         """Annealed Langevin dynamics of all samples: positions [1 + L*T][n,2], from the start on, the last denoised."""
-        args, generator = self.args, self.fresh_generator(2)
+        args, generator = self.args, self.fresh_rng(2)
         steps = [self.initial_random_samples(generator=generator)]
         steps += langevin_dynamics(
             self.score, steps[0], self.noise_levels, args.langevin_steps, args.langevin_eps, generator
@@ -331,7 +341,7 @@ class ScoreMatching:
         # Far from the data a score is longer by orders of magnitude: so all arrows are drawn about equally long
         arrow = score / length * (length / (length + length.median() / 4))
         spacing = x[:, 1].unique()[:2].diff().item()
-        axes.quiver(
+        arrows = axes.quiver(
             *x.cpu().T,
             *arrow.T,
             length[:, 0].log10(),
@@ -341,6 +351,7 @@ class ScoreMatching:
             width=0.0015,
             cmap="viridis_r",
         )
+        figure.colorbar(arrows, label="log10 of the score's length", shrink=0.7)
         axes.set_title(f"score at $\\sigma$ = {PLOTTED_SIGMA}: direction, and length as colour")
         self.save(figure, "score_field.png")
         return score
@@ -369,9 +380,12 @@ class ScoreMatching:
         self.save(figure, "trajectories.png")
         return ways
 
-    def visualize(self):
-        """All figures."""
-        trajectory = self.trajectory()
+    def draw_epoch(self, epoch):
+        """The figures that the homework asks for after this epoch: none."""
+
+    def visualize(self, trajectory=None):
+        """All figures, with new samples or those of this trajectory."""
+        trajectory = trajectory or self.trajectory()
         self.plot_points()
         self.plot_score()
         self.plot_samples(trajectory)
@@ -393,7 +407,7 @@ def new_figure(window, rows=1, columns=1):
     figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in panels:
-        axes.set(xlim=window[0], ylim=window[1], aspect="equal")
+        axes.set(xlim=window[0], ylim=window[1], aspect="equal", xlabel="$x_0$", ylabel="$x_1$")
     return figure, panels
 
 
@@ -404,22 +418,41 @@ def draw_points(axes, points, color="C0"):
 # --------------------------------------------------------------------------------------------- command line
 
 
+def number(kind, low, high):
+    """Options of an argparse flag: an int or a float from low to high."""
+
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is outside {low}..{high}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse names it where the text is no number
+    return {"type": convert, "metavar": f"{low}..{high}"}
+
+
 def make_parser():
-    """The homework's flags, with their defaults. A metavar such as "1..100000" states a flag's range."""
+    """The homework's flags, with their ranges and defaults. A fault is one line, with exit code 2."""
     parser = argparse.ArgumentParser(
         "hw5_diffusion.py",
+        usage="python hw5_diffusion.py [flags]",
         description="Match the score of points that spell a word.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
-    flag = parser.add_argument
+    parser.error = lambda message: parser.exit(
+        2, f"{parser.prog}: {' '.join(message.split())}; --help lists all flags\n"
+    )
+    flag = parser.add_argument_group("training").add_argument
     flag("--word", help="what the points spell, in DejaVu Sans; a space begins a new line")
-    flag("--epochs", "--n_epochs", dest="n_epochs", type=int, metavar="1..100000", help=f"times {STEPS} steps")
-    flag("--batch_size", type=int, metavar="1..60000", help="points per step, drawn with replacement")
-    flag("--lr", type=float, metavar="1e-7..1", help="Adam's first learning rate, decayed to 0 along a cosine")
-    flag("--samples", type=int, metavar="1..100000", help="how many to draw")
-    flag("--langevin_steps", type=int, metavar="1..100000", help="steps of sampling at each of the ten noise levels")
-    flag("--langevin_eps", type=float, metavar="1e-9..1e-4", help="their size at the last level; larger ones diverge")
-    flag("--seed", type=int, metavar="0..4294967295", help="of all random numbers")
+    flag("--epochs", "--n_epochs", dest="n_epochs", **number(int, 1, 100_000), help=f"times {STEPS} steps")
+    flag("--batch_size", **number(int, 1, 60_000), help="points per step, drawn with replacement")
+    flag("--lr", **number(float, 1e-7, 1), help="Adam's first learning rate, decayed to 0 along a cosine")
+    flag("--seed", **number(int, 0, 2**32 - 1), help="of all random numbers")
+    flag = parser.add_argument_group("sampling").add_argument
+    flag("--samples", **number(int, 1, 100_000), help="how many to draw")
+    flag("--langevin_steps", **number(int, 1, 100_000), help="steps of sampling at each of the ten noise levels")
+    flag("--langevin_eps", **number(float, 1e-9, 1e-4), help="their size at the last level; larger ones diverge")
     parser.set_defaults(**DEFAULTS)
     return parser
 
@@ -430,16 +463,19 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
-    """Train, sample and draw as the flags say. Returns the exit code: 0, or 2 where something is wrong."""
+    """Train, sample and draw as the flags say. Returns the exit code: 0, 1 for a diverged run, 2 for bad input."""
     if importlib.util.find_spec("hw5_lab"):
-        from hw5_lab.diffusion import main as run_in_laboratory
+        from hw5_lab.door import enter
 
-        return run_in_laboratory(argv)
+        return enter("hw5_diffusion", argv)
+    args = parse_args(argv)
     try:
-        ScoreMatching(parse_args(argv)).train().visualize()
+        model = ScoreMatching(args)
+        model.train().visualize()
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hw5_diffusion.py: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, FloatingPointError) else 2
+    print(f"Figures: {model.folder}")
     return 0
 
 

@@ -4,13 +4,16 @@ The results are the same as the course's. A grader may place the course's smalle
 """
 
 import gzip
+import hashlib
 import io
 import math
 import os
+import shutil
 import socket
 import struct
 import sys
 import tempfile
+import time
 import urllib.request
 import zlib
 from contextlib import redirect_stdout, suppress
@@ -27,7 +30,9 @@ SAMPLE = HERE / "data" / "sample"  # 5,000 digits, for runs without a network
 BASE_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 TRAIN = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-NETWORK_TIMEOUT = 20  # seconds without a byte
+NETWORK_TIMEOUT = 10  # seconds without a byte
+DOWNLOAD_FAILS = ImportError, OSError, RuntimeError, HTTPException, ValueError  # the last: a malformed redirect
+UNREACHABLE = {}  # {folder: reason} of downloads that failed in this process, which are not tried again
 
 
 class Fault(ValueError):
@@ -120,14 +125,19 @@ def read_split(images_path, labels_path):
 # ---------------------------------------------------------------------------------------------------- MNIST
 
 
+def spelling(name):
+    """A file's name as this module writes it: some unpackers write train-images.idx3-ubyte, or capitals."""
+    return name.lower().removesuffix(".gz").replace(".", "-")
+
+
 def find_files(folder):
     """{name: path} of the IDX files in `folder` or its MNIST/raw (where torchvision puts them), gzipped or not."""
     found = {}
-    for name in (*TRAIN, *TEST):
-        places = (place / (name + end) for place in (folder, folder / "MNIST" / "raw") for end in (".gz", ""))
-        path = next(filter(Path.is_file, places), None)
-        if path:
-            found[name] = path
+    for place in (folder, folder / "MNIST" / "raw"):
+        for path in sorted(place.iterdir(), reverse=True) if place.is_dir() else ():  # gzipped ones first
+            name = spelling(path.name)
+            if name in (*TRAIN, *TEST) and path.is_file():
+                found.setdefault(name, path)
     return found
 
 
@@ -139,6 +149,10 @@ def download_mnist(folder):
     """
     from torchvision.datasets import MNIST  # only here: the rest of the project runs without torchvision
 
+    for left in folder.glob(".download-*"):  # of a process that was killed
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left)
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_TIMEOUT)
     try:
@@ -148,7 +162,7 @@ def download_mnist(folder):
                     with redirect_stdout(io.StringIO()):  # its progress bar goes to stderr and stays
                         type("MNIST", (MNIST,), {"mirrors": [mirror]})(private, download=True)
                     break
-                except (OSError, RuntimeError, HTTPException):  # torchvision itself gives up where a mirror hangs
+                except DOWNLOAD_FAILS:  # torchvision itself gives up where a mirror hangs
                     if mirror == MNIST.mirrors[-1]:
                         raise
             try:
@@ -165,35 +179,77 @@ def download_mnist(folder):
         socket.setdefaulttimeout(patience)
 
 
-def mnist(data_dir=None):
-    """(train_images [N,28,28], train_labels [N], test_images, test_labels), all uint8.
+def find_mnist(data_dir=None):
+    """(folder, {name: path}): the four files in `data_dir`, by default data/ beside this module.
 
-    From the IDX files in `data_dir` (default: data/ beside this module), else downloaded to it; without a network
-    the sample of 5,000 digits that comes with the project, which is said on stderr. A faulty file is never replaced.
+    Only to the default folder MNIST is downloaded; without a network the sample of 5,000 digits that comes with the
+    project is taken, which is said on stderr. Fault where a named folder holds no MNIST, or only a part of it.
     """
-    folder = Path(data_dir or HERE / "data")
+    default = HERE / "data"
+    folder = Path(data_dir or default)
     if not folder.is_dir():
-        raise Fault(
-            f"{folder}: no such folder; expected a folder with the four MNIST files, or an empty one to "
-            "download them to"
-        )
+        raise Fault(f"{folder}: no such folder; expected a folder with the four MNIST files")
     found = find_files(folder)
+    if not found and folder.resolve() != default.resolve():
+        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        holds = f"holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}, but no" if others else "holds no"
+        raise Fault(
+            f"{folder}: {holds} MNIST files; expected {TRAIN[0]}, {TRAIN[1]}, {TEST[0]} and {TEST[1]}, gzipped or "
+            "not; name their folder, or name none to download them"
+        )
     if not found:
         try:
+            if folder in UNREACHABLE:
+                raise OSError(UNREACHABLE[folder])
+            print(f"Downloading MNIST to {folder}, 12 MB.", file=sys.stderr)
             download_mnist(folder)
             found = find_files(folder)
-        except (ImportError, OSError, RuntimeError, HTTPException):  # no torchvision, no network, no mirror that works
-            print(f"MNIST cannot be downloaded to {folder}: using the 5,000 digits of data/sample.", file=sys.stderr)
-            found = find_files(SAMPLE)
+        except Fault:
+            raise
+        except DOWNLOAD_FAILS as error:  # no torchvision, no network, no mirror that works
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            if folder not in UNREACHABLE:
+                print(
+                    f"MNIST cannot be downloaded to {folder} ({reason}): using the 5,000 digits of data/sample.",
+                    file=sys.stderr,
+                )
+            UNREACHABLE[folder] = reason
+            folder, found = SAMPLE, find_files(SAMPLE) if SAMPLE.is_dir() else {}
             if not found:
-                raise Fault(f"{folder}: no MNIST, and no sample in {SAMPLE}; place the four files there") from None
+                raise Fault(f"{default}: no MNIST, and no sample in {SAMPLE}; place the four files there") from None
     for name in (*TRAIN, *TEST):
         if name not in found:
             raise Fault(
                 f"{folder / name}.gz: missing, though other MNIST files are there; add it, or move those "
                 "away and run again to download all four"
             )
-    return (*read_split(*(found[name] for name in TRAIN)), *read_split(*(found[name] for name in TEST)))
+    return folder, found
+
+
+def mnist(data_dir=None):
+    """(train_images [N,28,28], train_labels [N], test_images, test_labels), all uint8, from where find_mnist() says.
+
+    Fault for files that are damaged, and for images that are all alike or hold 0 and 1 instead of 0 to 255.
+    """
+    _, found = find_mnist(data_dir)
+    splits = [read_split(*(found[name] for name in names)) for names in (TRAIN, TEST)]
+    for (images, _), (path, _) in zip(splits, (TRAIN, TEST)):
+        low, high = images.min(), images.max()
+        if high <= 1 and low < high:
+            raise Fault(f"{found[path]}: pixels are {low} to {high}, expected 0 to 255; multiply them by 255")
+        if low == high:
+            raise Fault(f"{found[path]}: every pixel is {low}, so there is nothing to learn; replace the file")
+    return (*splits[0], *splits[1])
+
+
+def name_of_data(data_dir=None):
+    """What the files are: "MNIST", "the digits of data/sample", or "the images of" their folder. Told by a checksum."""
+    folder, found = find_mnist(data_dir)
+    content = hashlib.sha256()
+    for name in (TRAIN[1], *TEST):
+        content.update(read_idx(found[name]).tobytes())
+    known = {"e870d7a74cf7ddea": "MNIST", "8047bb315915be29": "the digits of data/sample"}
+    return known.get(content.hexdigest()[:16], f"the images of {folder}")
 
 
 def load_mnist(data_dir=None, size=10_000):

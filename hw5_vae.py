@@ -5,12 +5,14 @@
 The encoder gives a diagonal Gaussian q(z|x), the decoder independent Bernoulli pixels p(x|z), the prior is N(0, I).
 Training maximises the evidence lower bound (ELBO) of the course's 10,000 images. Beyond the course's loop, the images
 are shuffled in every epoch, and the learning rate decays to 0 along a cosine.
-Expect a held-out ELBO near -153 nats per image after 200 epochs, in two to four minutes on a laptop.
-To find the answer to a question, search for its number with a full stop. The folder hw5_lab/, where it lies beside
-this file, adds what the homework does not ask for: resuming, measurements, other courses' editions.
+Expect a held-out ELBO near -153 nats per image after 200 epochs, in about three minutes on two cores.
+
+Each answer begins with the number of its question: search for "2(b)ii". The folder hw5_lab/, where it lies beside this
+file, adds what the homework does not ask for: resuming, measurements, other courses' editions.
 """
 
 import argparse
+import functools
 import importlib.util
 import math
 import os
@@ -28,19 +30,19 @@ from torch import nn
 
 import hw5_utils as utils
 
-DEFAULTS = dict(
-    num_epoches=200,
-    batch_size=100,
-    lr=1e-3,
-    hidden_units=500,
-    latent_dimension=2,
-    data_dimension=784,
-    seed=1234,
-    resume_training=False,
-    e_path=None,
-    d_path=None,
-    device="cpu",
-)
+DEFAULTS = {
+    "num_epoches": 200,
+    "batch_size": 100,
+    "lr": 1e-3,
+    "hidden_units": 500,
+    "latent_dimension": 2,
+    "data_dimension": 784,
+    "seed": 1234,
+    "resume_training": False,
+    "e_path": None,
+    "d_path": None,
+    "device": "cpu",
+}
 
 # ----------------------------------------------------------------------------------- densities, samples, the bound
 
@@ -48,8 +50,9 @@ DEFAULTS = dict(
 def logpdf_diagonal_gaussian(z, mu, sigma_square):
     """2(b)i. log N(z; mu, diag(sigma_square)) in nats, [B].
 
-    z [B,D]; mu and the variance sigma_square are [B,D], or [D] for all rows alike.
+    z [B,D]; mu and the variance sigma_square are [B,D], or [D] for all rows alike; the variance may be a number.
     """
+    sigma_square = as_tensor(sigma_square, like=z)
     squared_distance = (z - mu) ** 2 / sigma_square
     return -0.5 * (math.log(2 * math.pi) + torch.log(sigma_square) + squared_distance).sum(-1)
 
@@ -68,10 +71,11 @@ def logpdf_bernoulli(x, p):
 
 
 def sample_diagonal_gaussian(mu, sigma_square, generator=None):
-    """2(b)iii. z ~ N(mu, diag(sigma_square)), of the shape to which the two broadcast.
+    """2(b)iii. z ~ N(mu, diag(sigma_square)), of the shape to which the two broadcast; the variance may be a number.
 
     Reparameterised: the noise is drawn apart from mu and sigma_square, so that gradients reach both.
     """
+    sigma_square = as_tensor(sigma_square, like=mu)
     shape = torch.broadcast_shapes(mu.shape, sigma_square.shape)
     eps = torch.randn(shape, generator=generator, dtype=mu.dtype, device=mu.device)
     return mu + torch.sqrt(sigma_square) * eps
@@ -96,10 +100,10 @@ def elbo(sampled_z, mu, sigma_square, x, p):
     return (log_p_x + log_p_z - log_q_z).mean()
 
 
-def elbo_from_logits(sampled_z, mu, sigma_square, x, logits):
-    """2(c). What training uses: the same bound with p = sigmoid(logits), which is never rounded to 0 or 1.
+def elbo_terms(sampled_z, mu, sigma_square, x, logits):
+    """2(c). What training uses: both terms of the same bound, with p = sigmoid(logits), never rounded to 0 or 1.
 
-    Returns its parts, log p(x|z) and the KL's estimate, both [B]. The ELBO is the mean of their difference.
+    Returns log p(x|z) and the estimate log q(z|x) - log p(z) of the KL, both [B]: the ELBO is their mean difference.
     """
     log_p_x = -F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
     return log_p_x, kl_estimate(sampled_z, mu, sigma_square)
@@ -112,6 +116,16 @@ def kl_estimate(z, mu, sigma_square):
     return log_q_z - log_p_z
 
 
+def interpolate_mu(mua, mub, alpha=0.5):
+    """2(e)iii. The point alpha*mua + (1-alpha)*mub between two codes of the same shape, alpha in [0,1]."""
+    return alpha * mua + (1 - alpha) * mub
+
+
+def as_tensor(value, like):
+    """A number as a tensor with the type and the device of another; a tensor as it is."""
+    return value if torch.is_tensor(value) else torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
 def check_unit(name, values):
     """ValueError unless all values are in [0,1]: images of 0..255 would train without a complaint, to nonsense."""
     if not ((values >= 0) & (values <= 1)).all():  # in these words NaN is refused as well
@@ -119,9 +133,9 @@ def check_unit(name, values):
         raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; expected all in [0,1]")
 
 
-def interpolate_mu(mua, mub, alpha=0.5):
-    """2(e)iii. The point alpha*mua + (1-alpha)*mub between two codes of the same shape, alpha in [0,1]."""
-    return alpha * mua + (1 - alpha) * mub
+def cosine_decay(done):
+    """The learning rate's factor when the share `done` of the training is done: from 1 to 0 along a cosine."""
+    return (1 + math.cos(math.pi * done)) / 2
 
 
 # -------------------------------------------------------------------------------------------------------- networks
@@ -160,13 +174,32 @@ class Decoder(nn.Module):
 # ------------------------------------------------------------------------------------------------ training, figures
 
 
+def evaluating(method):
+    """A decorator: the method runs without gradients and in evaluation mode; the mode is restored after it."""
+
+    @functools.wraps(method)
+    @torch.no_grad()
+    def wrapped(self, *args):
+        training = self.training
+        self.eval()
+        try:
+            return method(self, *args)
+        finally:
+            self.train(training)
+
+    return wrapped
+
+
 class VAE(nn.Module):
     """Both networks, their training and the homework's figures. `args` needs only some of parse_args' fields.
 
     Building one reads no data. It draws only the first weights, encoder first, from torch's global generator.
     """
 
-    folder = Path(__file__).resolve().parent / "outputs" / "vae"  # for figures
+    defaults = DEFAULTS
+    held_out = "test"  # the split that is not trained on
+    pixels = "rounded"  # what becomes of gray pixels
+    folder = Path(__file__).resolve().parent / "outputs" / "figures"
     Encoder, Decoder = Encoder, Decoder
     logpdf_diagonal_gaussian = staticmethod(logpdf_diagonal_gaussian)
     logpdf_bernoulli = staticmethod(logpdf_bernoulli)
@@ -174,11 +207,11 @@ class VAE(nn.Module):
     sample_Bernoulli = staticmethod(sample_Bernoulli)
     sample_z = staticmethod(sample_diagonal_gaussian)
     interpolate_mu = staticmethod(interpolate_mu)
-    elbo_loss = staticmethod(elbo)
+    elbo = elbo_loss = staticmethod(elbo)
 
     def __init__(self, args):
         super().__init__()
-        self.args = args = argparse.Namespace(**{**DEFAULTS, **vars(args)})
+        self.args = args = argparse.Namespace(**{**self.defaults, **vars(args)})
         sizes = args.latent_dimension, args.hidden_units, args.data_dimension
         self.encoder = self.Encoder(*sizes)
         self.decoder = self.Decoder(*sizes)
@@ -186,75 +219,114 @@ class VAE(nn.Module):
             self.load_weights()
         self.device = torch.device(args.device)
         self.to(self.device)
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=args.lr, fused=self.device.type != "mps")
-        self.shuffle, self.noise = torch.Generator().manual_seed(args.seed), self.fresh_generator()
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=args.lr)
+        self.shuffle_rng = torch.Generator().manual_seed(args.seed)
+        self.noise_rng = self.fresh_rng()
 
-    def fresh_generator(self):
+    def fresh_rng(self):
         """Random numbers for looking at the model: the same at every look, and training draws none of them."""
         return torch.Generator(self.device).manual_seed(self.args.seed)
 
+    def read_data(self, **where):
+        """{"train" and "test": (images [N,784] of 0 and 1, one-hot labels [N,10])}; `where` goes to load_mnist."""
+        _, train_images, train_labels, test_images, test_labels = utils.load_mnist(**where)
+        return {"train": (train_images, train_labels), "test": (test_images, test_labels)}
+
     @cached_property
-    def data(self):
-        """(train images [N,784] of 0 and 1, their one-hot labels [N,10], test images, labels), read when needed."""
-        _, *arrays = utils.load_mnist()
-        return [torch.as_tensor(array, dtype=torch.float32, device=self.device) for array in arrays]
+    def splits(self):
+        """What read_data() returns, on this device, read when it is asked for."""
+        to_device = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)
+        return {name: tuple(map(to_device, arrays)) for name, arrays in self.read_data().items()}
 
     @cached_property
     def train_images(self):
-        return self.data[0]
+        return self.splits["train"][0]
 
     @cached_property
     def train_labels(self):
-        return self.data[1]
+        return self.splits["train"][1]
 
-    def bound(self, x, generator):
-        """The ELBO of each image x [B,data] in its two parts, log p(x|z) and the KL's estimate, with one z ~ q(z|x)."""
+    @cached_property
+    def held_out_images(self):
+        return self.splits[self.held_out][0]
+
+    def terms(self, x, generator):
+        """2(c). The ELBO of each image x [B,data] in its two terms, log p(x|z) and the KL's estimate, for one z."""
         mu, sigma_square = self.encoder(x)
         z = sample_diagonal_gaussian(mu, sigma_square, generator)
-        return elbo_from_logits(z, mu, sigma_square, x, self.decoder.logits(z))
+        return elbo_terms(z, mu, sigma_square, x, self.decoder.logits(z))
 
     def step(self, x):
-        """2(d). One update of all weights with a minibatch x [B,data]; returns both parts of the bound, [B] each."""
-        log_p_x, kl = self.bound(x, self.noise)
+        """2(d). One update of all weights with a minibatch x [B,data]; returns both terms of its ELBO, [B] each."""
+        log_p_x, kl = self.terms(x, self.noise_rng)
         loss = -(log_p_x - kl).mean()  # minus the ELBO
         self.optimizer.zero_grad()
         loss.backward()
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"loss {loss:.4g} (reconstruction {log_p_x.mean():.4g}, KL {kl.mean():.4g}); try a smaller --lr"
-            )
         self.optimizer.step()
-        return log_p_x, kl
+        return log_p_x.detach(), kl.detach()
 
-    def train_epoch(self, epoch, tick=lambda: None):
-        """2(d). All images once, in a new order; calls `tick` after each step.
+    def learning_rate(self, epoch):
+        """Adam's rate in this epoch, counted from 0: it decays to 0 along a cosine."""
+        return self.args.lr * cosine_decay(epoch / self.args.num_epoches)
 
-        `epoch` counts from 0. Returns the epoch's mean ELBO and its two parts, in nats per image.
+    def epochs(self, first=0):
+        """2(d). The training, from epoch `first` on, counted from 0. Yields a row after each epoch.
+
+        A row holds the epoch's number, counted from 1, its mean ELBO and both terms, in nats per image.
+        FloatingPointError where the loss is not finite.
         """
         images, args = self.train_images, self.args
         check_unit("images", images)
-        self.optimizer.param_groups[0]["lr"] = args.lr * (1 + math.cos(math.pi * epoch / args.num_epoches)) / 2
-        total_log_p_x = total_kl = 0.0
-        for indices in torch.randperm(len(images), generator=self.shuffle).split(args.batch_size):
-            log_p_x, kl = self.step(images[indices])
-            total_log_p_x += log_p_x.sum().item()
-            total_kl += kl.sum().item()
-            tick()
-        reconstruction, kl = total_log_p_x / len(images), total_kl / len(images)
-        return {"train_elbo": reconstruction - kl, "train_reconstruction": reconstruction, "train_kl": kl}
+        for epoch in range(first, args.num_epoches):
+            self.optimizer.param_groups[0]["lr"] = self.learning_rate(epoch)
+            total_log_p_x = total_kl = 0.0
+            order = torch.randperm(len(images), generator=self.shuffle_rng)
+            for step, indices in enumerate(order.split(args.batch_size), 1):
+                log_p_x, kl = self.step(images[indices])
+                total_log_p_x += log_p_x.sum().item()
+                total_kl += kl.sum().item()
+                if not math.isfinite(total_log_p_x - total_kl):
+                    raise FloatingPointError(
+                        f"epoch {epoch + 1}, step {step}: reconstruction {log_p_x.mean():.4g}, KL {kl.mean():.4g}; "
+                        "try a smaller --lr"
+                    )
+            reconstruction, kl = total_log_p_x / len(images), total_kl / len(images)
+            yield {
+                "epoch": epoch + 1,
+                "train_elbo": reconstruction - kl,
+                "train_reconstruction": reconstruction,
+                "train_kl": kl,
+            }
 
     def train(self, mode=None):
         """2(d). Train for all epochs, a line each. With an argument: PyTorch's switch between its two modes."""
         if mode is not None:
             return super().train(mode)
-        for path in filter(None, (self.args.e_path, self.args.d_path)):
-            if not Path(path).absolute().parent.is_dir():  # better known now than after the training
-                raise ValueError(f"{path}: cannot be written, there is no such folder; make it, or name another")
-        for epoch in range(self.args.num_epoches):
-            row = self.train_epoch(epoch)
-            print(f"epoch {epoch + 1}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()), flush=True)
+        self.check_paths()
+        self.draw_epoch(0)
+        for row in self.epochs():
+            numbers = ", ".join(f"{name} {value:.2f}" for name, value in row.items() if name != "epoch")
+            print(f"epoch {row['epoch']}: {numbers}", flush=True)
+            self.draw_epoch(row["epoch"])
         self.save_weights()
         return self
+
+    @evaluating
+    def evaluate(self, images):
+        """Both terms of the ELBO of each image, [N], as terms() estimates them, with the same noise at every call."""
+        check_unit("images", images)
+        generator = self.fresh_rng()
+        parts = [self.terms(x, generator) for x in images.split(1000)]
+        return [torch.cat(part) for part in zip(*parts)]
+
+    def check_paths(self):
+        """ValueError where --e_path or --d_path cannot be written: better known now than after the training."""
+        paths = [Path(path).absolute() for path in (self.args.e_path, self.args.d_path) if path]
+        for path in paths:
+            if path.is_dir() or not path.parent.is_dir():
+                raise ValueError(f"{path}: cannot be written; name a file in a folder that is there")
+        if len(paths) > len(set(paths)):
+            raise ValueError(f"{paths[0]}: cannot hold both networks; name two files")
 
     def save_weights(self):
         """Write the weights of encoder and decoder to --e_path and --d_path, where these are given."""
@@ -269,13 +341,16 @@ class VAE(nn.Module):
                 raise ValueError(f"{path or '--e_path or --d_path'}: no such file; --resume_training reads both files")
             network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
-    @torch.no_grad()
+    # ---- figures: each is saved in self.folder and returns what it drew
+
+    @evaluating
     def visualize_data_space(self):
         """2(e)i. Ten samples from the model, data_space.png; returns the grid [307,59] of 10x2 images.
 
         Each row is one z from the prior. Column 1 is p(x|z), column 2 a sample x.
         """
-        generator, prior_mean = self.fresh_generator(), torch.zeros(10, self.args.latent_dimension, device=self.device)
+        generator = self.fresh_rng()
+        prior_mean = torch.zeros(10, self.args.latent_dimension, device=self.device)
         z = sample_diagonal_gaussian(prior_mean, torch.ones_like(prior_mean), generator)
         p = self.decoder(z)
         x = sample_Bernoulli(p, generator)
@@ -283,7 +358,7 @@ class VAE(nn.Module):
         self.save(draw_grid(grid, "z from the prior", ["p(x|z)", "sample"]), "data_space.png")
         return grid
 
-    @torch.no_grad()
+    @evaluating
     def visualize_latent_space(self):
         """2(e)ii. Scatter of the means of q(z|x) of all training images, by class, latent_space.png; returns them.
 
@@ -291,13 +366,13 @@ class VAE(nn.Module):
         """
         mu = self.encoder(self.train_images)[0].cpu()
         digits = self.train_labels.argmax(1).cpu()
-        x, y = mu[:, 0], mu[:, 1] if mu.shape[1] > 1 else torch.zeros(len(mu))  # the first two latents
+        x = mu[:, 0]
+        y = mu[:, 1] if mu.shape[1] > 1 else torch.zeros(len(mu))  # of more latents the first two
         order = torch.randperm(len(mu), generator=torch.Generator().manual_seed(self.args.seed))
         figure = new_figure(7, 6)
         axes = figure.subplots()
-        axes.scatter(x[order], y[order], s=3, c=[f"C{digit}" for digit in digits[order]])
+        points = axes.scatter(x[order], y[order], s=3, c=digits[order], cmap="tab10", vmin=0, vmax=9)
         for digit in digits.unique().tolist():
-            axes.scatter([], [], color=f"C{digit}", label=str(digit))  # for the legend
             axes.text(
                 x[digits == digit].median(),
                 y[digits == digit].median(),
@@ -306,34 +381,59 @@ class VAE(nn.Module):
                 weight="bold",
                 ha="center",
                 va="center",
-                bbox=dict(boxstyle="circle,pad=0.1", fc="white", alpha=0.7, lw=0),
+                bbox={"boxstyle": "circle,pad=0.1", "fc": "white", "alpha": 0.7, "lw": 0},
             )
         axes.set(xlabel="$\\mu_1$", ylabel="$\\mu_2$", title="Means of q(z|x), training images", aspect="equal")
-        axes.legend(title="digit", loc="center left", bbox_to_anchor=(1, 0.5))
+        handles, labels = points.legend_elements(num=None, fmt="{x:.0f}")
+        axes.legend(handles, labels, title="digit", loc="center left", bbox_to_anchor=(1, 0.5))
         self.save(figure, "latent_space.png")
         return mu.numpy()
 
-    @torch.no_grad()
+    @evaluating
     def visualize_inter_class_interpolation(self):
         """2(e)iii. p(x|z) on the way between digits of different classes, inter_class_interpolation.png.
 
         Returns the grid [90,338] of 3x11 images: a row is a pair, a column is alpha = 0, 0.1, ..., 1.
         """
         # Sample 3 pairs of training images with different classes
-        order = torch.randperm(len(self.train_images), generator=torch.Generator().manual_seed(self.args.seed))
-        digits = self.train_labels.argmax(1).cpu()
-        a = order[torch.arange(3) % len(order)]
-        others = [order[digits[order] != digits[i]] for i in a]
-        b = torch.stack([other[k % len(other)] if len(other) else a[k] for k, other in enumerate(others)])
+        pairs = self.pairs_of_different_classes(3)
+        digits = self.train_labels.argmax(1)[pairs].tolist()
         # Encode each pair and take the means
-        mua, mub = (self.encoder(self.train_images[ends])[0] for ends in (a, b))
+        mua, mub = (self.encoder(self.train_images[ends])[0] for ends in pairs.T)
         # Interpolate between the means
         z = torch.stack([interpolate_mu(mua, mub, step / 10) for step in range(11)])  # [11,3,latent]
         # Plot p(x|z) along the interpolation
         grid = tile(self.decoder(z.flatten(0, 1)), 3, 11)  # [33,data], column by column
-        figure = draw_grid(grid, "p(x|z) between the means of two digits, by alpha", [k / 10 for k in range(11)])
+        alphas = [step / 10 for step in range(11)]
+        figure = draw_grid(
+            grid,
+            "p(x|z) between the means of two digits, by alpha",
+            alphas,
+            left=[b for a, b in digits],  # alpha = 0
+            right=[a for a, b in digits],
+        )
         self.save(figure, "inter_class_interpolation.png")
         return grid
+
+    def pairs_of_different_classes(self, count):
+        """2(e)iii. Indices [count,2] of training images, all different, of different classes within a pair.
+
+        Of too few images some stand twice. Where all are of one class, so are the pairs.
+        """
+        digits = self.train_labels.argmax(1).tolist()
+        order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(self.args.seed)).tolist()
+        if len(order) < 2 * count:
+            order = order * (2 * count)
+        pairs = []
+        for _ in range(count):
+            a = order.pop(0)
+            b = next((index for index in order if digits[index] != digits[a]), order[0])
+            order.remove(b)
+            pairs.append((a, b))
+        return torch.tensor(pairs)
+
+    def draw_epoch(self, epoch):
+        """The figures that a homework asks for after this epoch; 0 is before the first. This one asks for none."""
 
     def visualize(self):
         """2(e). All figures."""
@@ -359,15 +459,17 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_grid(grid, title, columns=()):
-    """A Figure of a grid of images in [0,1], with a label above each of its columns where there are labels."""
+def draw_grid(grid, title, columns=(), left=(), right=()):
+    """A Figure of a grid of images in [0,1], with labels above its columns and beside its rows where there are any."""
     height, width = grid.shape
-    figure = new_figure(max(width / 40, 2.6), height / 40 + 0.7)  # room for the title
+    figure = new_figure(max(width / 40, 2.6), height / 40 + 0.5)  # room for the title
     axes = figure.subplots()
-    axes.imshow(grid, cmap="gray", vmin=0, vmax=1)
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=1, origin="upper")
     axes.set_title(title, fontsize=9)
     axes.set_xticks([14 + 31 * column for column in range(len(columns))], columns, fontsize=8)
-    axes.set_yticks([])
+    axes.set_yticks([14 + 31 * row for row in range(len(left))], left, fontsize=8)
+    for row, label in enumerate(right):
+        axes.text(width + 3, 14 + 31 * row, label, fontsize=8, va="center")
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     return figure
@@ -376,21 +478,39 @@ def draw_grid(grid, title, columns=()):
 # ----------------------------------------------------------------------------------------------------- command line
 
 
+def number(kind, low, high):
+    """Options of an argparse flag: an int or a float from low to high."""
+
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is outside {low}..{high}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse names it where the text is no number
+    return {"type": convert, "metavar": f"{low}..{high}"}
+
+
 def make_parser():
-    """The homework's flags, with their defaults. A metavar such as "1..100000" states a flag's range."""
+    """The homework's flags, with their ranges and defaults. A fault is one line, with exit code 2."""
     parser = argparse.ArgumentParser(
         "hw5_vae.py",
+        usage="python hw5_vae.py [flags]",
         description="Train a variational autoencoder on MNIST.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
     )
-    flag = parser.add_argument
-    flag("--epochs", "--num_epoches", dest="num_epoches", type=int, metavar="1..100000", help="passes over the images")
-    flag("--batch_size", type=int, metavar="1..60000", help="images per step")
-    flag("--lr", type=float, metavar="1e-7..1", help="Adam's first learning rate, decayed to 0 along a cosine")
-    flag("--hidden_units", type=int, metavar="1..100000", help="width of both hidden layers")
-    flag("--latent_dimension", type=int, metavar="1..10000", help="length of z")
-    flag("--data_dimension", type=int, metavar="1..784", help="pixels of an image")
-    flag("--seed", type=int, metavar="0..4294967295", help="of all random numbers")
+    parser.error = lambda message: parser.exit(
+        2, f"{parser.prog}: {' '.join(message.split())}; --help lists all flags\n"
+    )
+    flag = parser.add_argument_group("training").add_argument
+    flag("--epochs", "--num_epoches", dest="num_epoches", **number(int, 1, 100_000), help="passes over the images")
+    flag("--batch_size", **number(int, 1, 60_000), help="images per step")
+    flag("--lr", **number(float, 1e-7, 1), help="Adam's first learning rate, decayed to 0 along a cosine")
+    flag("--hidden_units", **number(int, 1, 100_000), help="width of both hidden layers")
+    flag("--latent_dimension", **number(int, 1, 10_000), help="length of z")
+    flag("--data_dimension", **number(int, 1, 784), help="pixels of an image")
+    flag("--seed", **number(int, 0, 2**32 - 1), help="of all random numbers")
     flag("--resume_training", "--resume", action="store_true", help="continue an earlier training")
     flag("--e_path", help="file for the encoder's weights")
     flag("--d_path", help="file for the decoder's weights")
@@ -404,18 +524,21 @@ def parse_args(argv=None):
 
 
 def main(argv=None):
-    """Train and draw as the flags say. Returns the exit code: 0, or 2 where something is wrong."""
+    """Train and draw as the flags say. Returns the exit code: 0, 1 where training diverged, 2 for bad input."""
     if importlib.util.find_spec("hw5_lab"):
-        from hw5_lab.vae import main as run_in_laboratory
+        from hw5_lab.door import enter
 
-        return run_in_laboratory(argv)
+        return enter("hw5_vae", argv)
     args = parse_args(argv)
     try:
         torch.manual_seed(args.seed)
-        VAE(args).train().visualize()
+        vae = VAE(args)
+        vae.train().visualize()
+        log_p_x, kl = vae.evaluate(vae.held_out_images)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hw5_vae.py: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, FloatingPointError) else 2
+    print(f"ELBO of {len(kl):,} held-out images: {(log_p_x - kl).mean():.1f} nats. Figures: {vae.folder}")
     return 0
 
 

@@ -1,9 +1,13 @@
 """The laboratory: everything that the homework does not ask for. The scripts hand over to it in main(), where it lies.
 
-runs       command_line (shared flags), run (train, stop, resume, evaluate), folder, checkpoint, streams, model
-models     vae with likelihood and refine, gan with evaluator, diffusion; editions/ has a file per other course
-pages      explore and its template: the page in which a trained model runs
-teaching   starter writes the hand-out, grade judges submissions
+door          the one place that knows all models, editions and flags
+runs          a run around an experiment: its folder, checkpoint, flags, progress, streams
+experiments   a homework and what a run needs of it: its state, measures, more figures
+measures      what a model is worth, as functions of a model and data
+editions      the homework of other courses, as subclasses of the scripts' classes
+fast          layers that compute the same in less time
+page          explore.html, in which the model of a run works
+teaching      the hand-out for students, and the grader
 """
 
 import sys

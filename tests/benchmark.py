@@ -28,8 +28,7 @@ sys.path.insert(0, str(ROOT))
 import hw5_gan
 import hw5_utils as utils
 import hw5_vae
-import hw5_lab.gan
-import hw5_lab.vae
+from hw5_lab import door
 
 # Flags, and the epochs after which the model is as good as the course's loop after all its epochs
 RECIPES = {"vae": (["--epochs", "9", "--lr", "0.008"], 9), "gan": (["--edition", "cs446-tuned", "--lr", "0.0015"], 2)}
@@ -131,24 +130,30 @@ def plain_load(path):
 # ------------------------------------------------------------------------------------------------------ ours
 
 
-def our_vae(data_dir, train_size=10_000, **settings):
-    """The script's own training; where an epoch ends the next one begins."""
-    torch.manual_seed(1234)
-    vae = hw5_vae.VAE(argparse.Namespace(num_epoches=100_000, **settings))
-    vae.train_images = utils.load_mnist(data_dir, train_size)[1]
+def experiment(script, data_dir, *flags):
+    """What `python SCRIPT FLAGS` trains, on the CPU."""
+    line = ["--data_dir", str(data_dir), "--device", "cpu", *map(str, flags)]
+    return door.build(script, door.parse_args(script, line))
+
+
+def our_vae(data_dir, *flags):
+    """The script's own step; where an epoch ends the next one begins."""
+    vae = experiment("hw5_vae", data_dir, *flags).homework
     while True:
-        for indices in torch.randperm(len(vae.train_images), generator=vae.shuffle).split(vae.args.batch_size):
-            vae.step(vae.train_images[indices])
+        order = torch.randperm(len(vae.train_images), generator=vae.shuffle_rng)
+        for indices in order.split(vae.args.batch_size):
+            log_p_x, kl = vae.step(vae.train_images[indices])
+            log_p_x.sum().item(), kl.sum().item()
             yield
 
 
-def our_gan(data_dir, batch_size=256):
-    gan = hw5_gan.GAN()
-    gan.prepare(batch_size=batch_size)
-    gan.train_images = torch.as_tensor(utils.mnist(data_dir)[0]).unsqueeze(1)
+def our_gan(data_dir, *flags):
+    gan = experiment("hw5_gan", data_dir, *flags).homework
     while True:
-        for indices in torch.randperm(len(gan.train_images), generator=gan.shuffle).split(batch_size)[: gan.steps]:
-            gan.step(gan.scale(gan.train_images[indices]), gan.draw_z(batch_size, gan.noise))
+        order = torch.randperm(len(gan.train_images), generator=gan.shuffle_rng)
+        for indices in order.split(gan.batch_size)[: gan.steps]:
+            real = gan.scale(gan.train_images[indices])
+            torch.stack(gan.step(real, gan.draw_z(len(real), gan.noise_rng))).tolist()
             yield
 
 
@@ -292,23 +297,23 @@ def contenders(data_dir):
     }
 
 
-def course_vae(vae):
+def course_vae(homework):
     """The course's loop over these networks: images unshuffled, a constant rate."""
-    return plain_vae(vae.train_images, vae.args, vae, shuffle=False)
+    return plain_vae(homework.train_images, homework.args, homework, shuffle=False)
 
 
-def course_gan(gan):
+def course_gan(homework):
     """The course's loop; its networks, with the homework's first weights, take the place of these."""
-    torch.manual_seed(gan.seed)
-    gan.disc, gan.gen = plain_networks(gan.args.zdim)
-    for network in (gan.disc, gan.gen):
+    torch.manual_seed(homework.seed)
+    homework.disc, homework.gen = plain_networks(homework._zdim)
+    for network in (homework.disc, homework.gen):
         hw5_gan.kaiming_init(network)
-    return plain_gan(gan.train_images, gan.batch_size, networks=(gan.disc, gan.gen))
+    return plain_gan(homework.train_images, homework.batch_size, networks=(homework.disc, homework.gen))
 
 
-QUALITIES = {  # the course's loop, what is measured, and how
-    "vae": (course_vae, "held-out ELBO", lambda vae: vae.evaluate()["test_elbo"]),
-    "gan": (course_gan, "Frechet distance", lambda gan: gan.look()["frechet_train"]),
+QUALITIES = {  # the course's loop, what is measured, and its name in a row of the history
+    "vae": (course_vae, "held-out ELBO", "test_elbo"),
+    "gan": (course_gan, "Frechet distance", "frechet_train"),
 }
 
 
@@ -317,23 +322,18 @@ def time_to_quality(name, data_dir, epochs):
 
     Seconds are those of training. The quality is measured after it.
     """
-    lab, (course, quality, measure) = getattr(hw5_lab, name), QUALITIES[name]
+    course, quality, column = QUALITIES[name]
     rows = []
     for line, count in (([], epochs), RECIPES[name]):
-        model = lab.build(lab.parse_args(["--data_dir", str(data_dir), "--device", "cpu", *line]))
-        model.get_ready()
-        model.data_tensors()  # read now, for the loading is not training
-        steps = None if line else course(model)
+        ours = experiment(f"hw5_{name}", data_dir, *line)
+        ours.get_ready()
+        steps = ours.homework.epochs() if line else course(ours.homework)
         start = time.perf_counter()
-        for epoch in range(count):
-            if line:
-                model.train_epoch(epoch)
-            else:
-                for _ in range(model.steps):
-                    next(steps)
+        for _ in range(count if line else count * ours.steps):
+            next(steps)
         seconds = time.perf_counter() - start
         title = f"`python hw5_{name}.py {' '.join(line)}`" if line else f"{name.upper()}, course"
-        rows.append((title, f"{count} of {model.epochs}" if line else count, seconds, measure(model)))
+        rows.append((title, f"{count} of {ours.epochs}" if line else count, seconds, ours.watch()[column]))
     print_table(
         "Time to quality",
         ["loop", "epochs", "training", quality, "times sooner"],
@@ -421,17 +421,17 @@ def compare_speed(data_dir, rounds, count):
         (
             "`hw5_vae.py`",
             50,
-            lambda **s: our_vae(data_dir, **{"train_size": size, **s}),
+            lambda *flags: our_vae(data_dir, "--train_size", size, *flags),
             {
-                f"2x images ({2 * size:,})": (dict(train_size=2 * size), 2),
-                "2x batch (200)": (dict(batch_size=200), 0.5),
-                "2x hidden units (1000)": (dict(hidden_units=1000), 1),
+                f"2x images ({2 * size:,})": (("--train_size", 2 * size), 2),
+                "2x batch (200)": (("--batch_size", 200), 0.5),
+                "2x hidden units (1000)": (("--hidden_units", 1000), 1),
             },
         ),
-        ("`hw5_gan.py`", 8, lambda **s: our_gan(data_dir, **s), {"2x batch (512)": (dict(batch_size=512), 0.5)}),
+        ("`hw5_gan.py`", 8, lambda *flags: our_gan(data_dir, *flags), {"2x batch (512)": (("--batch_size", 512), 0.5)}),
     ):
         seconds = interleave(
-            {"default": base(), **{name: base(**settings) for name, (settings, _) in others.items()}}, turn, rounds
+            {"default": base(), **{name: base(*settings) for name, (settings, _) in others.items()}}, turn, rounds
         )
         for name, (_, steps) in others.items():
             rows.append([title, name, in_words([steps * ratio for ratio in ratios(seconds[name], seconds["default"])])])

@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from helpers import MODULES, rows, small
 
-from hw5_lab.folder import load_tensors
+from hw5_lab.runs.folder import load_tensors
 
 # Processes that have torch imported but have computed nothing start at once and are as real as any other.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
         *MODULES,
-        "hw5_lab.vae",
-        "hw5_lab.gan",
-        "hw5_lab.diffusion",
-        "hw5_lab.editions.uva",
+        "hw5_lab.door",
+        "hw5_lab.experiments.vae",
+        "hw5_lab.experiments.gan",
+        "hw5_lab.experiments.diffusion",
         "matplotlib.figure",
         "matplotlib.backends.backend_agg",
         "torch._dynamo",

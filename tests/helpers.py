@@ -52,7 +52,17 @@ EVERY = {"run.json", "history.csv", "metrics.json", "explore.html", "checkpoint.
 FILES = {
     "hw5_vae": EVERY | {"data_space.png", "latent_space.png", "inter_class_interpolation.png", "elbo.png"},
     "hw5_gan": EVERY
-    | {"goal.png", "samples_epoch_2.png", "losses.png", "quality.png", "training.gif", "classifier.pt", "best.pt"},
+    | {
+        "goal.png",
+        "samples_epoch_0.png",
+        "samples_epoch_1.png",
+        "samples_epoch_2.png",
+        "losses.png",
+        "quality.png",
+        "training.gif",
+        "classifier.pt",
+        "best.pt",
+    },
     "hw5_diffusion": EVERY | {"data.png", "score_field.png", "samples.png", "trajectories.png", "sampling.gif"},
 }
 COLUMNS = {

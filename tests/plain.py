@@ -1,4 +1,4 @@
-"""What several test files share: networks and steps as plain as can be, small models, a run without files."""
+"""What several test files share: networks and steps as plain as can be, small experiments, a run without files."""
 
 import argparse
 from functools import cache
@@ -9,9 +9,8 @@ from torch import nn
 
 import hw5_utils as utils
 from hw5_diffusion import draw_word
-from hw5_lab.diffusion import LabScoreMatching, optimal_score
-from hw5_lab.gan import LabGAN
-from hw5_lab.vae import LabVAE
+from hw5_lab import door
+from hw5_lab.measures.scores import optimal_score
 
 
 def zero(network):
@@ -27,15 +26,20 @@ def assert_same_weights(ours, theirs, tolerance=0.0):
         torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
 
 
-def train(model):
-    """What hw5_lab.run.train does, without files. Returns the history."""
-    model.get_ready()
-    model.before_first_epoch()
-    history = model.record["history"]
-    for epoch in range(model.epochs):
-        row = model.run_epoch(epoch, lambda: None)
-        history.append({"epoch": epoch + 1, **row, "seconds": 0.0})
-        model.after_epoch(epoch + 1)
+def settings_of(script, edition="cs446", **given):
+    """The settings of a command that names this edition, on a CPU, with others in their place."""
+    args = door.parse_args(script, ["--edition", edition, "--device", "cpu"])
+    return argparse.Namespace(**{**vars(args), **given})
+
+
+def train(experiment):
+    """What hw5_lab.runs.run.train does, without files. Returns the history."""
+    experiment.get_ready()
+    experiment.after_epoch(0)
+    history = experiment.record["history"]
+    for row in experiment.rows(0):
+        history.append({**row, "seconds": 0.0})
+        experiment.after_epoch(len(history))
     return history
 
 
@@ -48,9 +52,9 @@ def sample():
     return utils.load_mnist(SAMPLE)[1:]
 
 
-def small_vae(kind=LabVAE, **settings):
-    """A VAE of the laboratory on the sample, with few hidden units."""
-    return kind(argparse.Namespace(**{"hidden_units": 8, "data_dir": SAMPLE, **settings}))
+def small_vae(edition="cs446", **settings):
+    """An edition's VAE in the laboratory, on the sample, with few hidden units."""
+    return door.build("hw5_vae", settings_of("hw5_vae", edition, **{"hidden_units": 8, "data_dir": SAMPLE, **settings}))
 
 
 # ---- GAN
@@ -112,35 +116,20 @@ def plain_step(networks, optimizers, x, z, iter_d=1, iter_g=1):
         optimizer_g.step()
 
 
-def small_gan(kind=LabGAN, folder=None, **settings):
-    """A GAN of the laboratory on 96 images of the sample, for 2 epochs of 3 steps."""
-    gan = kind(
-        argparse.Namespace(
-            **{
-                "zdim": 64,
-                "seed": 2,
-                "n_epochs": 2,
-                "iter_d": 1,
-                "iter_g": 1,
-                "batch_size": 32,
-                "lr": 2e-4,
-                "limit": 96,
-                "data_dir": SAMPLE,
-                "device": "cpu",
-                **settings,
-            }
-        )
-    )
-    gan.folder = folder
-    return gan
+def small_gan(edition="cs446", folder=None, **settings):
+    """An edition's GAN in the laboratory, on 96 images of the sample, for 2 epochs of 3 steps."""
+    small = {"n_epochs": 2, "batch_size": 32, "limit": 96, "data_dir": SAMPLE}
+    experiment = door.build("hw5_gan", settings_of("hw5_gan", edition, **{**small, **settings}))
+    experiment.folder = folder
+    return experiment
 
 
 # ---- diffusion
 
 
-def small_model(kind=LabScoreMatching, **settings):
-    """Score matching of the laboratory with these settings, and the defaults of its edition."""
-    return kind(argparse.Namespace(**settings))
+def small_diffusion(edition="cs446", **settings):
+    """An edition's score matching in the laboratory."""
+    return door.build("hw5_diffusion", settings_of("hw5_diffusion", edition, **settings))
 
 
 def word(text, count=2000, seed=0, height=(1.0, 1.0), width=6.0, centre=0.0):

@@ -97,8 +97,10 @@ def test_data_depend_on_the_seed_alone():
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("", "--word: empty"),
-        ("  ", "--word: empty"),
+        ("", "--word: has 0 letters"),
+        ("  ", "--word: has 0 letters"),
+        ("a" * 101, "--word: has 101 letters"),
+        ("a\u00ad", "DejaVu Sans has no '\\xad'"),
         ("CS\u65e5\u672c", "DejaVu Sans has no '\u65e5', '\u672c'"),
         ("a\nb", "DejaVu Sans has no '\\n'"),
         ("a\u200b", "DejaVu Sans has no '\\u200b'"),
@@ -227,7 +229,7 @@ def test_a_trajectory_starts_in_noise_and_ends_denoised():
     one.network = Optimal(centre)
     steps = one.trajectory()
     assert len(steps) == 1 + 10 * 2 and all(x.shape == (6, 2) for x in steps)
-    generator = one.fresh_generator(2)
+    generator = one.fresh_rng(2)
     start = one.initial_random_samples(generator=generator)
     torch.testing.assert_close(steps[0], start)
     *_, last = hw5_diffusion.langevin_dynamics(one.network, start, one.noise_levels, 2, 2e-5, generator)
@@ -289,7 +291,7 @@ def test_output_is_divided_by_sigma():
 
 def test_training_is_the_plain_loop():
     """An epoch of 100 steps in double precision, with Adam on a cosine and points drawn with replacement."""
-    trained, plain, ticks = model(n_epochs=3, batch_size=30), model(), []
+    trained, plain = model(n_epochs=3, batch_size=30), model()
     x0, sigmas, network = trained.train_data, trained.noise_levels, plain.network
     for each in (trained.network, network):
         each.double().register_forward_pre_hook(lambda network, inputs: tuple(value.double() for value in inputs))
@@ -306,9 +308,9 @@ def test_training_is_the_plain_loop():
         adam.param_groups[0]["lr"] = 4e-3 * (1 + math.cos(math.pi * (100 + step) / 300)) / 2
         adam.step()
         losses.append(loss.item())
-    row = trained.train_epoch(1, lambda: ticks.append(1))  # the second of three
+    row = next(trained.epochs(1))  # the second of three
     assert_same_weights(trained.network, network, 1e-5)
-    assert row == {"loss": pytest.approx(sum(losses) / 100, rel=1e-4)} and len(ticks) == 100
+    assert row == {"epoch": 2, "loss": pytest.approx(sum(losses) / 100, rel=1e-4)}
 
 
 def test_no_network_has_less_loss_than_the_optimal_score():
@@ -320,7 +322,7 @@ def test_no_network_has_less_loss_than_the_optimal_score():
     ).item()
     perfect, before = Optimal(points), loss(one.network)
     best = loss(perfect)
-    one.train_epoch(0)
+    next(one.epochs())
     after = loss(one.network)
     assert 0.2 < best < after < before, (best, after, before)
     for factor in (0.8, 1.2):
@@ -336,8 +338,8 @@ def test_training_prints_a_line_per_epoch(capsys):
 def test_non_finite_loss_stops():
     broken = model(n_epochs=1)
     nn.init.constant_(broken.network.fc4.bias, math.nan)
-    with pytest.raises(FloatingPointError, match="loss nan; try a smaller --lr"):
-        broken.train_epoch(0)
+    with pytest.raises(FloatingPointError, match="epoch 1, step 1: loss nan; try a smaller --lr"):
+        next(broken.epochs())
 
 
 # ---- figures

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.server
 import importlib.util
+import os
 import shutil
 import struct
 import threading
@@ -152,34 +153,96 @@ def mirror(tiny_mnist, monkeypatch):
     server.server_close()
 
 
-def test_download(mirror, tmp_path):
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    for array, other in zip(utils.mnist(folder), utils.mnist(mirror)):
+@pytest.fixture
+def default_folder(tmp_path, monkeypatch):
+    """An empty data/ beside the module: the only folder to which MNIST is downloaded."""
+    monkeypatch.setattr(utils, "HERE", tmp_path / "project")
+    monkeypatch.setattr(utils, "UNREACHABLE", {})
+    folder = tmp_path / "project" / "data"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_download(mirror, default_folder):
+    for array, other in zip(utils.mnist(), utils.mnist(mirror)):
         np.testing.assert_array_equal(array, other)
-    assert {path.name for path in mirror.glob("*.gz")} <= {path.name for path in (folder / "MNIST" / "raw").iterdir()}
-    assert [path.name for path in folder.iterdir()] == ["MNIST"]
+    written = {path.name for path in (default_folder / "MNIST" / "raw").iterdir()}
+    assert {path.name for path in mirror.glob("*.gz")} <= written
+    assert [path.name for path in default_folder.iterdir()] == ["MNIST"]
 
 
-def test_download_with_wrong_checksum_leaves_nothing_and_takes_the_sample(mirror, tmp_path, capsys):
+def test_download_with_wrong_checksum_leaves_nothing_and_takes_the_sample(mirror, default_folder, capsys):
     with open(mirror / TRAIN_IMAGES, "ab") as file:
         file.write(b"x")
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    assert len(utils.mnist(folder)[0]) == 4000
-    assert list(folder.iterdir()) == [], "an unverified file must not get its final name"
+    assert len(utils.mnist()[0]) == 4000
+    assert list(default_folder.iterdir()) == [], "an unverified file must not get its final name"
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message == f"MNIST cannot be downloaded to {folder}: using the 5,000 digits of data/sample."
+    assert message.startswith(f"MNIST cannot be downloaded to {default_folder} (")
+    assert message.endswith("): using the 5,000 digits of data/sample.")
 
 
-def test_without_network_the_sample_is_taken_and_said(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("error", [RuntimeError("no network"), ValueError("Invalid IPv6 URL"), OSError("disk full")])
+def test_without_network_the_sample_is_taken_and_the_reason_said_once(error, default_folder, capsys, monkeypatch):
+    tries = []
+
     def offline(folder):
-        raise RuntimeError("no network")
+        tries.append(folder)
+        raise error
 
     monkeypatch.setattr(utils, "download_mnist", offline)
-    assert len(utils.mnist(tmp_path)[0]) == 4000
-    message = capsys.readouterr().err
-    assert "using the 5,000 digits of data/sample" in message and message.count("\n") == 1
+    assert len(utils.mnist()[0]) == 4000 and utils.name_of_data() == "the digits of data/sample"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"Downloading MNIST to {default_folder}, 12 MB."
+    assert f"({error})" in second and "using the 5,000 digits of data/sample" in second
+    assert len(tries) == 1, "one process waits for a network once"
+
+
+def test_what_a_killed_download_left_is_cleared(mirror, default_folder):
+    old, young = default_folder / ".download-old", default_folder / ".download-young"
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    utils.mnist()
+    assert not old.exists() and young.exists(), "another process may be using the young one"
+
+
+@pytest.mark.parametrize("names", [(), ("mnist_train.csv",), ("archive.zip", "FashionMNIST", "notes.txt", "x")])
+def test_a_named_folder_without_mnist_is_a_fault(names, tmp_path, monkeypatch):
+    """Nothing is downloaded into it, and nothing else is taken in its place."""
+    for name in names:
+        (tmp_path / name).write_text("other")
+    monkeypatch.setattr(utils, "download_mnist", lambda folder: pytest.fail("a download into a named folder"))
+    with pytest.raises(utils.Fault) as caught:
+        utils.mnist(tmp_path)
+    message = str(caught.value)
+    assert all(name in message for name in sorted(names)[:3]) and "expected train-images-idx3-ubyte" in message
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda name: name.replace("-idx", ".idx"),
+        str.upper,
+        lambda name: name.replace("-idx", ".idx") + ".gz",
+        lambda name: name + ".GZ",
+    ],
+)
+def test_other_spellings_are_read(spell, tiny_mnist, tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    for path in tiny_mnist.glob("*.gz"):
+        name = spell(path.stem)
+        content = path.read_bytes()
+        (folder / name).write_bytes(content if name.lower().endswith(".gz") else gzip.decompress(content))
+    for array, other in zip(utils.mnist(folder), utils.mnist(tiny_mnist), strict=True):
+        np.testing.assert_array_equal(array, other)
+
+
+def test_data_are_named_by_their_content(tiny_mnist, tmp_path):
+    assert utils.name_of_data(SAMPLE) == "the digits of data/sample"
+    copy = shutil.copytree(SAMPLE, tmp_path / "copy")
+    assert utils.name_of_data(copy) == "the digits of data/sample", "wherever they lie"
+    assert utils.name_of_data(tiny_mnist) == f"the images of {tiny_mnist}"
 
 
 def test_course_download(mirror, tmp_path, monkeypatch):
@@ -254,6 +317,20 @@ def test_labels_that_do_not_match_the_images(tiny_mnist):
 
 def test_labels_that_are_no_digits(tiny_mnist):
     assert "label 10" in fault(tiny_mnist, TRAIN_LABELS, idx_bytes(np.full(60, 10, np.uint8)))
+
+
+@pytest.mark.parametrize("name", [TRAIN_IMAGES, "t10k-images-idx3-ubyte.gz"])
+@pytest.mark.parametrize("value, words", [(0, "every pixel is 0"), (255, "every pixel is 255")])
+def test_images_of_one_colour_are_refused(name, value, words, tiny_mnist):
+    count = 60 if name == TRAIN_IMAGES else 30
+    (tiny_mnist / name).write_bytes(idx_bytes(np.full((count, 28, 28), value, np.uint8)))
+    with pytest.raises(utils.Fault, match=words):
+        utils.mnist(tiny_mnist)
+
+
+def test_pixels_of_0_and_1_are_refused(tiny_mnist):
+    images = utils.mnist(tiny_mnist)[0] // 128
+    assert "expected 0 to 255; multiply them by 255" in fault(tiny_mnist, TRAIN_IMAGES, idx_bytes(images))
 
 
 def test_every_flipped_header_byte_is_refused(tiny_mnist):

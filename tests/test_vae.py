@@ -134,6 +134,18 @@ def test_interpolate_mu():
     assert hw5_vae.interpolate_mu(mua, mub, 0.25).tolist() == [0.25, 1.5]
 
 
+def test_a_variance_may_be_a_number():
+    z, mu = torch.randn(4, 3), torch.randn(4, 3)
+    for value in (1, 0.3):
+        expected = hw5_vae.logpdf_diagonal_gaussian(z, mu, torch.full((4, 3), float(value)))
+        torch.testing.assert_close(hw5_vae.logpdf_diagonal_gaussian(z, mu, value), expected)
+        torch.testing.assert_close(hw5_vae.logpdf_diagonal_gaussian(z.double(), mu.double(), value), expected.double())
+    torch.manual_seed(1)
+    drawn = hw5_vae.sample_diagonal_gaussian(mu, 0.25)
+    torch.manual_seed(1)
+    torch.testing.assert_close(drawn, mu + 0.5 * torch.randn(4, 3))
+
+
 # ---- the bound
 
 
@@ -175,21 +187,21 @@ def test_kl_estimate_has_the_closed_form_as_its_mean():
     assert estimate.mean().item() == pytest.approx(exact, abs=0.02), "sign: log q - log p"
 
 
-def test_elbo_from_logits_agrees_and_stays_finite():
+def test_elbo_terms_agrees_and_stays_finite():
     mu, sigma_square, z = (values.double() for values in (torch.randn(7, 2), torch.rand(7, 2) + 0.1, torch.randn(7, 2)))
     x, logits = torch.rand(7, 9).round().double(), 5 * torch.randn(7, 9).double()
-    log_p_x, kl = hw5_vae.elbo_from_logits(z, mu, sigma_square, x, logits)
+    log_p_x, kl = hw5_vae.elbo_terms(z, mu, sigma_square, x, logits)
     torch.testing.assert_close(log_p_x, hw5_vae.logpdf_bernoulli(x, logits.sigmoid()))
     torch.testing.assert_close((log_p_x - kl).mean(), hw5_vae.elbo(z, mu, sigma_square, x, logits.sigmoid()))
     one = torch.ones(1, 1)
-    assert hw5_vae.elbo_from_logits(one, one, one, one, -1000 * one)[0].item() == -1000, "p rounds to 0, logits do not"
+    assert hw5_vae.elbo_terms(one, one, one, one, -1000 * one)[0].item() == -1000, "p rounds to 0, logits do not"
 
 
 def test_training_maximises_the_graded_elbo():
     """The bound that training uses, from logits and in two parts, is the graded function of the probabilities."""
     vae = small_vae(hidden_units=20)
     x = vae.train_images[:50]
-    log_p_x, kl = vae.bound(x, torch.Generator().manual_seed(3))
+    log_p_x, kl = vae.terms(x, torch.Generator().manual_seed(3))
     mu, sigma_square = vae.encoder(x)
     z = VAE.sample_z(mu, sigma_square, torch.Generator().manual_seed(3))
     torch.testing.assert_close((log_p_x - kl).mean(), VAE.elbo_loss(z, mu, sigma_square, x, vae.decoder(z)))
@@ -258,7 +270,7 @@ def test_building_reads_no_data(monkeypatch):
 def test_data_are_the_first_images_of_the_course(monkeypatch):
     monkeypatch.setattr(hw5_vae.utils, "load_mnist", lambda: (60_000, *sample()))
     vae = VAE(argparse.Namespace(hidden_units=5))
-    for ours, theirs in zip((vae.train_images, vae.train_labels, *vae.data[2:]), sample(), strict=True):
+    for ours, theirs in zip((*vae.splits["train"], *vae.splits["test"]), sample(), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -272,8 +284,8 @@ def test_train_and_eval_keep_their_pytorch_meaning():
 
 def test_training_raises_the_bound(capsys):
     vae = small_vae(500, num_epoches=3, hidden_units=50)
-    rows, train_epoch = [], vae.train_epoch
-    vae.train_epoch = lambda epoch: rows.append(train_epoch(epoch)) or rows[-1]
+    rows, epochs = [], vae.epochs
+    vae.epochs = lambda: (rows.append(row) or row for row in epochs())
     assert vae.train() is vae
     assert rows[0]["train_elbo"] < rows[1]["train_elbo"] < rows[2]["train_elbo"], "the bound must rise"
     assert all(row["train_elbo"] == pytest.approx(row["train_reconstruction"] - row["train_kl"]) for row in rows)
@@ -290,7 +302,7 @@ def test_training_is_default_adam_on_the_graded_elbo(images, batch, epochs):
     plain.load_state_dict(vae.state_dict())
     optimizer = torch.optim.Adam(plain.parameters())
     shuffle, noise = (torch.Generator().manual_seed(1234) for _ in range(2))
-    expected, ticks = [], []
+    expected = []
     for epoch in range(epochs):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1.0, 0.5)[epoch]
         bounds = []
@@ -304,8 +316,8 @@ def test_training_is_default_adam_on_the_graded_elbo(images, batch, epochs):
             optimizer.step()
             bounds.append(elbo.item() * len(x))
         expected.append(sum(bounds) / images)
-    rows = [vae.train_epoch(epoch, lambda: ticks.append(1)) for epoch in range(epochs)]
-    assert len(ticks) == 20, "one call per step"
+    rows = list(vae.epochs())
+    assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
     assert_same_weights(vae, plain, 1e-9)
     assert [row["train_elbo"] for row in rows] == pytest.approx(expected), "a mean over images, not over batches"
 
@@ -314,19 +326,47 @@ def test_training_columns_are_the_bound_of_the_images():
     """With a vanishing learning rate the epoch's mean is the bound of the same images, up to the noise in z."""
     vae = small_vae(1000, num_epoches=1, lr=1e-12, hidden_units=20)
     vae.encoder.fc2_mu.bias.data.fill_(1.0)  # so that the KL is about 1
-    row = vae.train_epoch(0)
-    with torch.no_grad():
-        log_p_x, kl = vae.bound(vae.train_images, vae.fresh_generator())
+    (row,) = vae.epochs()
+    log_p_x, kl = vae.evaluate(vae.train_images)
     assert row["train_reconstruction"] == pytest.approx(log_p_x.mean().item(), abs=0.5)
     assert row["train_kl"] == pytest.approx(kl.mean().item(), abs=0.1) and row["train_kl"] > 0.5
+
+
+def test_training_goes_on_from_any_epoch():
+    """epochs(first) leaves out the first epochs, and the rate is that of the epoch."""
+    whole, parts = small_vae(num_epoches=3), small_vae(num_epoches=3)
+    parts.load_state_dict(whole.state_dict())
+    rows = list(whole.epochs())
+    first = parts.epochs()
+    assert next(first) == rows[0]
+    assert list(parts.epochs(1)) == rows[1:]
+    assert_same_weights(whole, parts)
+
+
+def test_evaluation_changes_nothing_and_restores_the_mode():
+    """Fresh noise at every call, evaluation mode, no gradients, no random number of the training."""
+    vae = small_vae()
+    vae.decoder.fc1 = nn.Sequential(nn.Dropout(0.5), vae.decoder.fc1)
+    before = vae.noise_rng.get_state(), vae.shuffle_rng.get_state(), torch.get_rng_state()
+    one, two = vae.evaluate(vae.train_images), vae.evaluate(vae.train_images)
+    assert all(map(torch.equal, one, two)) and not one[0].requires_grad, "dropout must be off"
+    assert vae.training and vae.decoder.fc1[0].training, "the mode is restored"
+    after = vae.noise_rng.get_state(), vae.shuffle_rng.get_state(), torch.get_rng_state()
+    assert all(map(torch.equal, before, after))
+
+
+def test_figures_go_nowhere_near_a_run():
+    """Called from Python, a figure is written beside the runs' folders, never into one."""
+    assert VAE.folder.parts[-2:] == ("outputs", "figures")
 
 
 def test_non_finite_loss_stops_with_its_parts():
     vae = small_vae(num_epoches=1)
     nn.init.constant_(vae.decoder.fc2.bias, math.nan)
-    with pytest.raises(FloatingPointError, match=r"loss nan \(reconstruction nan, KL -?[\d.]+\); try a smaller --lr"):
+    with pytest.raises(
+        FloatingPointError, match=r"epoch 1, step 1: reconstruction nan, KL -?[\d.]+; try a smaller --lr"
+    ):
         vae.train()
-    assert not vae.encoder.fc1.weight.isnan().any(), "the weights stay as they were"
 
 
 def test_course_weights_are_written_and_read(tmp_path):
@@ -392,7 +432,7 @@ def test_latent_space_has_the_colour_of_each_class(drawn, monkeypatch):
     scatter = axes.collections[0]
     placed = {
         tuple(point): tuple(colour)
-        for point, colour in zip(scatter.get_offsets().data.tolist(), scatter.get_facecolors())
+        for point, colour in zip(scatter.get_offsets().data.tolist(), scatter.to_rgba(scatter.get_array()))
     }
     for mean, digit in zip(means.tolist(), drawn.train_labels.argmax(1)):
         assert placed[tuple(mean)] == to_rgba(f"C{digit}"), "points and labels must be in the same order"
@@ -416,8 +456,28 @@ def test_inter_class_interpolation(drawn):
         with torch.no_grad():
             between = drawn.decoder(hw5_vae.interpolate_mu(means[a], means[b], 0.3)[None]).view(28, 28)
         np.testing.assert_allclose(cell(row, 3), between, atol=1e-5, err_msg="a column is an alpha, from 0 to 1")
-        pairs.append({a, b})
-    assert pairs[0] != pairs[1] != pairs[2] != pairs[0], "three pairs"
+        pairs += [a, b]
+    assert len(set(pairs)) == 6, "six different images"
+
+
+def test_interpolation_names_the_classes_at_its_ends(drawn, monkeypatch):
+    """The digit on the left is that of alpha = 0, on the right that of alpha = 1."""
+    figures = []
+    monkeypatch.setattr(drawn, "save", lambda figure, name: figures.append(figure))
+    drawn.visualize_inter_class_interpolation()
+    digits = drawn.train_labels.argmax(1)
+    pairs = drawn.pairs_of_different_classes(3)
+    (axes,) = figures[0].axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [str(digits[b].item()) for _, b in pairs]
+    assert [text.get_text() for text in axes.texts] == [str(digits[a].item()) for a, _ in pairs]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pairs_are_six_images_of_different_classes(seed):
+    vae = small_vae(60, seed=seed)
+    pairs = vae.pairs_of_different_classes(3)
+    digits = vae.train_labels.argmax(1)[pairs]
+    assert len(set(pairs.flatten().tolist())) == 6 and (digits[:, 0] != digits[:, 1]).all()
 
 
 @pytest.mark.parametrize("images, settings", [(50, dict(latent_dimension=1)), (1, {}), (50, dict(latent_dimension=5))])

@@ -1,1 +1,1 @@
-"""Other courses' editions of the homework, a file per course, built on the homework's own classes."""
+"""The homework of other courses, a file each, as subclasses of the scripts' classes. They know no laboratory."""

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 import hw5_utils as utils
+import hw5_vae
 from hw5_lab.editions.hw8 import AnalyticVAE
-from hw5_lab.model import check_pairs
-from hw5_vae import draw_grid, new_figure
+from hw5_vae import draw_grid, evaluating, new_figure
 
 CHECK_EVERY = 100  # updates between two looks at CHECKED held-out images
 CHECKED = 100
@@ -35,52 +35,67 @@ def tile(images, rows, columns):
     return utils.concat_images([utils.array_to_image(image) for image in large], rows, columns)
 
 
+class Curves:
+    """What the curves show, as pairs: (log p(x|z), KL) of each update; (updates so far, held-out log p(x|z))."""
+
+    def __init__(self):
+        self.updates, self.checks = [], []
+
+    def state_dict(self):
+        return {"updates": self.updates, "checks": self.checks}
+
+    def load_state_dict(self, state):
+        self.updates = [(float(log_p_x), float(kl)) for log_p_x, kl in state["updates"]]
+        self.checks = [(int(updates), float(log_p_x)) for updates, log_p_x in state["checks"]]
+
+
 class VAE(AnalyticVAE):
-    edition = "ese546"
-    settings = dict(
-        num_epoches=50, batch_size=32, hidden_units=128, latent_dimension=8, data_dimension=196, train_size=10_000
-    )
+    defaults = {
+        **hw5_vae.DEFAULTS,
+        "num_epoches": 50,
+        "batch_size": 32,
+        "hidden_units": 128,
+        "latent_dimension": 8,
+        "data_dimension": 196,
+        "train_size": 10_000,
+    }
     pixels = "halved"
     draws = 2
     tile = staticmethod(tile)
 
     def __init__(self, args):
         super().__init__(args)
-        self.record |= {"updates": [], "checks": []}  # (log p(x|z), KL) of each; (updates so far, log p(x|z))
+        self.curves = Curves()
 
     def prepare(self, images):
         return halve(images)
 
-    def read_data(self):
-        splits = super().read_data()
-        splits["train"] = first_of_each_digit(*splits["train"], max(1, self.args.train_size // 10))
-        return splits
+    def read_data(self, data_dir=None, size=None):
+        """As the others' read_data(), with the first size/10 images of each digit to train."""
+        splits = super().read_data(data_dir)
+        size = size or self.args.train_size
+        return {**splits, "train": first_of_each_digit(*splits["train"], max(1, size // 10))}
 
     def step(self, x):
         """An update, noted for the curves; every 100 also the held-out likelihood of 100 images."""
         log_p_x, kl = super().step(x)
-        updates = self.record["updates"]
+        updates = self.curves.updates
         updates.append((log_p_x.mean().item(), kl.mean().item()))
         if len(updates) % CHECK_EVERY == 0:
-            held_out, _ = self.bounds(self.held_out_images[:CHECKED])
-            self.record["checks"].append((len(updates), held_out.mean().item()))
+            held_out, _ = self.evaluate(self.held_out_images[:CHECKED])
+            self.curves.checks.append((len(updates), held_out.mean().item()))
         return log_p_x, kl
 
-    def check_record(self, record):
-        updates = self.steps * self.args.num_epoches
-        check_pairs(record["updates"], "updates", updates)
-        check_pairs(record["checks"], "checks", updates // CHECK_EVERY)
-
-    def after_epoch(self, epoch):
-        super().after_epoch(epoch)
-        if epoch == self.epochs:
+    def draw_epoch(self, epoch):
+        """2(v). Samples at the end of the training."""
+        if epoch == self.args.num_epoches:
             self.visualize_samples(epoch)
 
     def visualize(self):
         self.visualize_updates()
         self.visualize_reconstructions()
 
-    @torch.no_grad()
+    @evaluating
     def visualize_reconstructions(self):
         """8x2 grid [245,59] of the first held-out images, each beside p(x|z) at the mean of q(z|x)."""
         x = self.held_out_images[:8]
@@ -90,19 +105,21 @@ class VAE(AnalyticVAE):
 
     def visualize_updates(self):
         """Both terms of the bound over the updates; likelihoods of training and held-out images, updates.png."""
-        updates, checks = self.record["updates"], self.record["checks"]
-        figure = new_figure(12, 4)
-        terms, likelihoods = figure.subplots(1, 2)
-        steps, (log_p_x, kl) = range(1, len(updates) + 1), zip(*updates) if updates else ((), ())
-        terms.plot(steps, log_p_x, lw=0.5, label="E[log p(x|z)]")
-        terms.plot(steps, kl, lw=0.5, label="KL(q(z|x) || p(z))")
-        terms.set_title("Both terms of the bound, each minibatch")
+        updates, checks = self.curves.updates, self.curves.checks
+        log_p_x, kl = zip(*updates) if updates else ((), ())
+        steps = range(1, len(updates) + 1)
+        figure = new_figure(15, 4)
+        first, second, likelihoods = figure.subplots(1, 3)
+        first.plot(steps, log_p_x, lw=0.5)
+        first.set_title("First term, E[log p(x|z)], each minibatch")
+        second.plot(steps, [-value for value in kl], lw=0.5)
+        second.set_title("Second term, -KL(q(z|x) || p(z)), each minibatch")
         likelihoods.plot(steps, log_p_x, lw=0.5, label="training, each minibatch")
         likelihoods.plot(*(zip(*checks) if checks else ((), ())), label="100 held-out images, every 100 updates")
         likelihoods.set_title("E[log p(x|z)]")
-        for axes in (terms, likelihoods):
+        likelihoods.legend()
+        for axes in (first, second, likelihoods):
             axes.set(xlabel="update", ylabel="nats per image")
             axes.grid(alpha=0.3)
-            axes.legend()
         self.save(figure, "updates.png")
         return updates

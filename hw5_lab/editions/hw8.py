@@ -5,8 +5,7 @@ from torch import nn
 
 import hw5_utils as utils
 import hw5_vae
-from hw5_lab.vae import LabVAE
-from hw5_vae import elbo_from_logits, sample_diagonal_gaussian
+from hw5_vae import draw_grid, elbo_terms, evaluating, sample_diagonal_gaussian, tile
 
 
 def reparameterize(mu, logvar):
@@ -34,43 +33,65 @@ class Decoder(hw5_vae.Decoder):
         return self.fc2(torch.relu(self.fc1(z)))
 
 
-class AnalyticVAE(LabVAE):
+class AnalyticVAE(hw5_vae.VAE):
     """A VAE that trains on Eq. 1, with the exact KL, and reads all of MNIST. What three editions have in common."""
 
     draws = 1  # of z, for each image
+    tile = staticmethod(tile)
 
-    def bound(self, x, generator):
-        """The ELBO of each image x [B,data] in its two parts, log p(x|z) and the exact KL, [B] each."""
+    def learning_rate(self, epoch):
+        """Constant: no text of these courses states another."""
+        return self.args.lr
+
+    def terms(self, x, generator):
+        """The ELBO of each image x [B,data] in its two terms, log p(x|z) and the exact KL, [B] each."""
         mu, sigma_square = self.encoder(x)
         log_p_x = torch.zeros(len(x), device=x.device, dtype=x.dtype)
         for _ in range(self.draws):
             z = sample_diagonal_gaussian(mu, sigma_square, generator)
-            log_p_x = log_p_x + elbo_from_logits(z, mu, sigma_square, x, self.decoder.logits(z))[0] / self.draws
+            log_p_x = log_p_x + elbo_terms(z, mu, sigma_square, x, self.decoder.logits(z))[0] / self.draws
         return log_p_x, kl_divergence(mu, sigma_square)
 
     def prepare(self, images):
         """uint8 images [N,28,28] -> float [N,784] in [0,1], as they are."""
         return (images.float() / 255).flatten(1)
 
-    def read_data(self):
-        arrays = [torch.as_tensor(array) for array in utils.mnist(self.args.data_dir)]
-        splits = zip(("train", "test"), arrays[::2], arrays[1::2])
+    def read_data(self, data_dir=None, size=None):
+        """{"train" and "test": (images as prepare() makes them, one-hot labels [N,10])}; the first `size` to train."""
+        arrays = [torch.as_tensor(array) for array in utils.mnist(data_dir)]
+        train_images, train_labels, test_images, test_labels = arrays
+        one_hot = lambda digits: nn.functional.one_hot(digits.long(), 10)
         return {
-            name: [self.prepare(images), nn.functional.one_hot(digits.long(), 10)] for name, images, digits in splits
+            "train": (self.prepare(train_images)[:size], one_hot(train_labels)[:size]),
+            "test": (self.prepare(test_images), one_hot(test_labels)),
         }
+
+    @evaluating
+    def visualize_samples(self, epoch):
+        """8x8 grid [245,245] of p(x|z) after this epoch, with z from the prior, the same in every epoch."""
+        z = torch.randn(64, self.args.latent_dimension, generator=self.fresh_rng(), device=self.device)
+        grid = self.tile(self.decoder(z), 8, 8)
+        self.save(draw_grid(grid, f"p(x|z), z from the prior, epoch {epoch}"), f"samples_epoch_{epoch}.png")
+        return grid
 
 
 class VAE(AnalyticVAE):
-    edition = "hw8"
-    settings = dict(
-        num_epoches=30, batch_size=128, hidden_units=400, latent_dimension=20, data_dimension=784, train_size=60_000
-    )
-    activation, pixels = "relu", "gray"
+    defaults = {
+        **hw5_vae.DEFAULTS,
+        "num_epoches": 30,
+        "batch_size": 128,
+        "hidden_units": 400,
+        "latent_dimension": 20,
+        "train_size": 60_000,
+    }
+    pixels = "gray"
     Encoder, Decoder = Encoder, Decoder
+    reparameterize = staticmethod(reparameterize)
 
-    def after_epoch(self, epoch):
-        super().after_epoch(epoch)
-        self.visualize_samples(epoch)
+    def draw_epoch(self, epoch):
+        """1(h). Samples after every epoch."""
+        if epoch:
+            self.visualize_samples(epoch)
 
     def visualize(self):
-        self.visualize_history()
+        """No figures but those of draw_epoch()."""

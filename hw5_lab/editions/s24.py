@@ -10,9 +10,9 @@ import math
 import torch
 from torch import nn
 
+import hw5_diffusion
 from hw5_diffusion import column, langevin_dynamics, perturb, weighted_error
 from hw5_diffusion import compute_denoising_loss as compute_denoising_loss  # for importers
-from hw5_lab.diffusion import LabScoreMatching
 
 
 def langevin_dynamics_sample(scorenet, n_samples, sigmas, iterations=100, eps=2e-5, return_traj=False, generator=None):
@@ -108,9 +108,14 @@ class Muon(torch.optim.Optimizer):
                 weight.sub_(group["lr"] * orthogonalize(gradient.lerp(average, group["momentum"])))
 
 
-class ScoreMatching(LabScoreMatching):
-    edition = "s24"
-    settings = dict(n_epochs=110, batch_size=400, word="CS446", ema_decay=0.999)
+class ScoreMatching(hw5_diffusion.ScoreMatching):
+    defaults = {
+        **hw5_diffusion.DEFAULTS,
+        "n_epochs": 110,
+        "batch_size": 400,
+        "word": "CS446",
+        "ema_decay": 0.999,
+    }
     Network = ScoreNet
     knows_sigma = True
     sigmas = 0.3, 0.01
@@ -120,12 +125,12 @@ class ScoreMatching(LabScoreMatching):
 
     def denoising_loss(self, samples, noise_levels):
         """The loss of `samples` [N,2], points of the data, at noise_levels [L], a scalar; see mean_denoising_loss."""
-        return mean_denoising_loss(self.network, samples, self.train_data, noise_levels, self.noise)
+        return mean_denoising_loss(self.network, samples, self.train_data, noise_levels, self.noise_rng)
 
     def make_optimizers(self):
         """Adam, and Muon at five times its rate for the matrices between hidden layers."""
         weights = list(self.network.parameters())
         matrices = [each for each in weights if each.ndim == 2][1:-1]
         others = [each for each in weights if not any(each is matrix for matrix in matrices)]
-        adam = torch.optim.Adam(others, lr=self.args.lr, fused=self.device.type != "mps")
+        adam = torch.optim.Adam(others, lr=self.args.lr)
         return [adam, Muon(matrices, lr=5 * self.args.lr)]

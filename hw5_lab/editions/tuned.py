@@ -4,38 +4,28 @@ Minibatches are smaller and rates larger, with more for D, and fall along a cosi
 generator's weights over the last steps, for the weights themselves swing around it.
 """
 
-import copy
 import math
 
-from hw5_lab.gan import LabGAN
-from hw5_lab.model import update_average
-
-DECAY = 0.9995  # share of the average that a step keeps: about two epochs
+import hw5_gan
 
 
-class GAN(LabGAN):
-    edition = "cs446-tuned"
-    settings = dict(zdim=64, n_epochs=50, batch_size=64, lr=0.001)
+class GAN(hw5_gan.GAN):
+    defaults = {
+        **hw5_gan.DEFAULTS,
+        "n_epochs": 50,
+        "batch_size": 64,
+        "lr": 0.001,
+        "ema_decay": 0.9995,  # the average holds about two epochs
+    }
 
-    def __init__(self, args):
-        super().__init__(args)
-        self.average = copy.deepcopy(self.gen).requires_grad_(False)
-        self.parts["average"] = self.average
-
-    @property
-    def sampler(self):
-        return self.average
-
-    def train_epoch(self, epoch, tick=lambda: None):
-        self.done = epoch * self.steps
-        return super().train_epoch(epoch, tick)
+    def epochs(self, first=0):
+        self.done = first * self.steps
+        yield from super().epochs(first)
 
     def step(self, real, z):
-        """The homework's step at the rates of this moment, then the average."""
-        share = (1 + math.cos(math.pi * self.done / (self.epochs * self.steps))) / 2
-        self.optim_d.param_groups[0]["lr"] = share * self.args.lr
-        self.optim_g.param_groups[0]["lr"] = share * self.args.lr / 2  # D has to keep up with G
-        values = super().step(real, z)
+        """The homework's step at the rates of this moment."""
+        share = (1 + math.cos(math.pi * self.done / (self.n_epochs * self.steps))) / 2
+        self.optim_d.param_groups[0]["lr"] = share * self.lr
+        self.optim_g.param_groups[0]["lr"] = share * self.lr / 2  # D has to keep up with G
         self.done += 1
-        update_average(self.average, self.gen, DECAY, self.done)
-        return values
+        return super().step(real, z)

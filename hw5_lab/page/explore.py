@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hw5_lab.folder import FIGURE, write
+from hw5_lab.runs.folder import FIGURE, write
 
 HERE = Path(__file__).resolve().parent
 HALVES = 1_250_000  # weights that fit as float16; a network with more keeps a byte for each
@@ -241,26 +241,31 @@ GAPS = 10  # test images with the largest gap
 POINTS = 128  # of the posterior's grid in each direction
 
 
+ACTIVATIONS = {"cs446": "tanh", "uva": "relu", "ese546": "tanh", "hw8": "relu"}
+SCALES = {"cs446": "log_variance", "uva": "deviation", "ese546": "log_variance", "hw8": "log_variance"}
+
+
 @torch.no_grad()
-def describe_vae(model):
+def describe_vae(experiment, findings):
     """What the page needs of a VAE: both networks, test codes and images; for two latents also the posterior's grid.
 
-    model.gap [N]: how far the bound of each test image is below its log p(x), as gap.png shows it (for two latents).
+    findings["gap"] [N], for two latents: how far the bound of each test image is below its log p(x).
     """
+    model = experiment.homework
     encoder, decoder, binary = model.encoder, model.decoder, model.pixels != "gray"
-    count, latent = weights_of(encoder, decoder), model.args.latent_dimension
+    count, latent = weights_of(encoder, decoder), experiment.args.latent_dimension
     if count > MOST:
-        return {"edition": model.edition, **too_large(count)}
+        return {"edition": experiment.args.edition, **too_large(count)}
     small = count > HALVES
-    activation = {"kind": model.activation}
+    activation = {"kind": ACTIVATIONS[experiment.args.edition]}
     layer = lambda part: linear(part.weight, part.bias, small)
-    images, labels = model.test_images, model.test_labels.cpu().argmax(1)
+    images, labels = experiment.test_images, experiment.test_labels.cpu().argmax(1)
     mu, sigma_square = (part.cpu() for part in encoder(images[:SHOWN]))
     images = images.cpu()
     shown = images[: SHOWN if binary else LOADABLE]
     described = {
         "latent": latent,
-        "scale": model.scale,
+        "scale": SCALES[experiment.args.edition],
         "pixels": model.pixels,
         "side": math.isqrt(images.shape[1]),
         "encoder": [layer(encoder.fc1), activation],
@@ -276,22 +281,22 @@ def describe_vae(model):
     if latent == 2:
         reach = min(12.0, max(4.0, (mu.abs() + 4 * sigma_square.sqrt()).max().item()))
         described |= grid_of(described["decoder"], reach)
-        worst = model.gap.cpu().argsort(descending=True, stable=True)[:GAPS]
+        worst = findings["gap"].argsort(descending=True, stable=True)[:GAPS]
         described |= {
             "gap_images": images[worst].numpy() > 0.5 if binary else bytes_of_images(images[worst]),
             "gap_labels": labels[worst].to(torch.uint8).numpy(),
             "gap_numbers": worst.tolist(),
         }
     told = (
-        f"From epoch {model.args.num_epoches + 1} on the encoder alone was trained, on deformed images, "
+        f"From epoch {experiment.args.num_epoches + 1} on the encoder alone was trained, on deformed images, "
         "which are harder to explain."
     )
     return {
-        "edition": model.edition,
+        "edition": experiment.args.edition,
         "model": described,
         "precision": how_kept(small),
         "note": "",
-        "told": told if model.args.refine_encoder else "",
+        "told": told if experiment.args.refine_encoder else "",
     }
 
 
@@ -320,16 +325,17 @@ DIRECTIONS = 6
 
 
 @torch.no_grad()
-def describe_gan(model):
+def describe_gan(experiment, findings):
     """What the page needs of a GAN: both networks, earlier generators, noise, directions, and some training images."""
+    model = experiment.homework
     count = weights_of(model.sampler, model.disc)
     if count > MOST:
-        return {"edition": model.edition, **too_large(count)}
+        return {"edition": experiment.args.edition, **too_large(count)}
     small = count > HALVES
-    snapshots = {epoch: (f"after epoch {epoch}", weights) for epoch, weights in model.record["snapshots"]}
-    if best := model.record["best"]:
+    snapshots = {epoch: (f"after epoch {epoch}", weights) for epoch, weights in experiment.record["snapshots"]}
+    if best := experiment.record["best"]:
         snapshots[best["epoch"]] = f"after epoch {best['epoch']}, the best", best["gen"]
-    snapshots.pop(len(model.record["history"]), None)  # the end of the run, which is shown anyway
+    snapshots.pop(len(experiment.record["history"]), None)  # the end of the run, which is shown anyway
     fit = count + len(snapshots) * weights_of(model.sampler) <= HALVES
     z, earlier = model.fixed_z[:SAMPLES].cpu().float(), []
     for _, (name, weights) in sorted(snapshots.items()):
@@ -346,8 +352,8 @@ def describe_gan(model):
     directions = directions * largest.sign()  # else the sign would be an accident of the library
     described = {
         "zdim": model._zdim,
-        "noise": model.noise_kind,
-        "darkest": model.darkest,
+        "noise": "uniform" if model.fixed_z.abs().max() <= 1 else "normal",
+        "darkest": round(model.scale(model.train_images[:1] * 0).min().item()),
         "z": z.numpy(),
         "earlier": earlier,
         "generator": layers_of(model.sampler, small),
@@ -357,16 +363,17 @@ def describe_gan(model):
         "train": model.train_images[:NEIGHBOURS].cpu().flatten(1).numpy(),
     }
     note = "" if fit else "Generators of earlier epochs do not fit; the page holds their images of the run's own noise."
-    return {"edition": model.edition, "model": described, "precision": how_kept(small), "note": note}
+    return {"edition": experiment.args.edition, "model": described, "precision": how_kept(small), "note": note}
 
 
 # ------------------------------------------------------------------------------------------------------ diffusion
 
 
 @torch.no_grad()
-def describe_diffusion(model):
+def describe_diffusion(experiment, findings):
     """What the page needs of score matching: the averaged network, the data, the noise levels, how sampling goes."""
-    network = model.average
+    model = experiment.homework
+    network = model.sampler
     parts = [module for module in network.modules() if isinstance(module, nn.Linear)]
     between = {"kind": "relu" if hasattr(network, "frequencies") else "softplus"}
     layers = [layer for part in parts for layer in (linear(part.weight, part.bias), between)][:-1]
@@ -376,12 +383,12 @@ def describe_diffusion(model):
         "data": model.train_data.cpu().float().numpy(),
         "levels": model.noise_levels.cpu().double().tolist(),
         "window": [[float(end) for end in ends] for ends in model.window],
-        "word": model.args.word,
-        "steps": model.args.langevin_steps,
-        "eps": model.args.langevin_eps,
+        "word": experiment.args.word,
+        "steps": experiment.args.langevin_steps,
+        "eps": experiment.args.langevin_eps,
         "start": list(model.start),
     }
-    return {"edition": model.edition, "model": described, "precision": how_kept(False), "note": ""}
+    return {"edition": experiment.args.edition, "model": described, "precision": how_kept(False), "note": ""}
 
 
 # ------------------------------------------------------------------------------------------------------- the page
@@ -389,18 +396,19 @@ def describe_diffusion(model):
 DESCRIBE = {"vae": describe_vae, "gan": describe_gan, "diffusion": describe_diffusion}
 
 
-def write_explore(model, metrics, kept, folder):
+def write_explore(experiment, metrics, kept, folder, findings):
     """explore.html of a run: its model, metrics, `kept` (a dict of command, seed, ...), and the figures in `folder`."""
     figures = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.png")) if FIGURE.fullmatch(path.name)]
+    kind = experiment.kind
     run = {
-        "title": f"{TITLES[model.kind]}, edition {model.edition}",
+        "title": f"{TITLES[kind]}, edition {experiment.args.edition}",
         "command": kept["command"],
         "seed": kept["seed"],
         "metrics": metrics,
-        "history": model.record["history"],
+        "history": experiment.record["history"],
         "figures": figures,
     }
-    write_page(folder / "explore.html", model.kind, DESCRIBE[model.kind](model), run)
+    write_page(folder / "explore.html", kind, DESCRIBE[kind](experiment, findings), run)
 
 
 def write_page(path, kind, description, run):

@@ -21,11 +21,10 @@ def noise_levels(ask, draw, sheet):
         right = lambda **switches: known.levels(begin, end, count, **switches)
         found.append(answer.get("error") or diagnose(answer["value"].flatten(), right, known.LEVELS))
         if found[-1].startswith("another value") and answer["value"].numel() > 2:
-            ratios = answer["value"].flatten()[1:] / answer["value"].flatten()[:-1]
+            value = answer["value"].flatten()
+            ratios = value[1:] / value[:-1]
             if ratios.isfinite().all() and ratios.std() < 1e-4:
-                found[-1] = (
-                    f"geometric, but from {answer['value'].flatten()[0]:.3g} by the factor {ratios[0]:.3g}: end is the last"
-                )
+                found[-1] = f"geometric, but from {value[0]:.3g} by the factor {ratios[0]:.3g}: end is the last"
     sheet["value"] = next(filter(None, found), "")
 
 

@@ -128,7 +128,7 @@ def make(source, file):
             edits.append((first_line(node), node.end_lineno, text.strip("\n").split("\n")))
         elif id(node) in dropped:
             edits.append((first_line(node), node.end_lineno, None))
-    edits += hand_over(tree)
+    edits += hand_over(tree, ("", "main") in given)
     edits.append((tree.body[0].lineno, tree.body[0].end_lineno, docstring(HEADERS[file], 0)))
     return apply(source, edits)
 
@@ -148,10 +148,10 @@ def every_function(tree):
             yield from ((node.name, method) for method in node.body if isinstance(method, FUNCTIONS))
 
 
-def hand_over(tree):
+def hand_over(tree, replaced):
     """Edits that take out where main() hands over to the laboratory, and the import that only this needs."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "hw5_lab" in ast.unparse(node):
+        if isinstance(node, ast.If) and "hw5_lab" in ast.unparse(node) and not replaced:
             yield node.lineno, node.end_lineno, None
         elif isinstance(node, ast.Import) and node.names[0].name.startswith("importlib"):
             yield node.lineno, node.end_lineno, None

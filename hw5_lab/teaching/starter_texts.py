@@ -199,17 +199,17 @@ Leave the x that is given as it is. A random `generator` may be given, for torch
 HEADERS = {
     "hw5_diffusion.py": """Homework 5, score matching and Langevin dynamics on points of the plane that spell a word.
 
-    python hw5_diffusion.py    # trains and draws the figures, into outputs/
+    python hw5_diffusion.py    # trains and draws the figures, into outputs/figures/
 
 Answer where NotImplementedError names a question. What is not named is given.""",
     "hw5_vae.py": """Homework 5, question 2: a variational autoencoder (VAE) on binarised MNIST.
 
-    python hw5_vae.py          # trains and draws the figures, into outputs/
+    python hw5_vae.py          # trains and draws the figures, into outputs/figures/
 
 Answer where NotImplementedError names a question. What is not named is given.""",
     "hw5_gan.py": """Homework 5, question 4: a generative adversarial network (GAN) on MNIST.
 
-    python hw5_gan.py          # trains and saves samples, into outputs/
+    python hw5_gan.py          # trains and saves samples, into outputs/figures/
 
 Answer where NotImplementedError names a question. What is not named is given.""",
 }
@@ -230,21 +230,30 @@ GIVEN = {
         self.optimizer.step()
         return -loss.item()
 ''',
-        ("VAE", "train_epoch"): "",
-        ("VAE", "epochs"): "",
-        ("VAE", "train"): '''
-    def train(self, mode=None):
-        """Train for all epochs, a line each. With an argument: PyTorch's switch between its two modes."""
-        if mode is not None:
-            return super().train(mode)
+        ("VAE", "epochs"): '''
+    def epochs(self, first=0):
+        """The training. Yields a row after each epoch: its number, and the mean ELBO of its minibatches in nats."""
         size = self.args.batch_size
         batches = math.ceil(len(self.train_images) / size)
-        for epoch in range(self.args.num_epoches):
-            parts = [self.train_images[utils.batch_indices(i, batches, size)] for i in range(batches)]
-            values = [self.step(x) for x in parts]
-            print(f"epoch {epoch + 1}: elbo {sum(values) / batches:.2f}", flush=True)
-        self.save_weights()
-        return self
+        for epoch in range(first, self.args.num_epoches):
+            values = [self.step(self.train_images[utils.batch_indices(i, batches, size)]) for i in range(batches)]
+            yield {"epoch": epoch + 1, "elbo": sum(values) / batches}
+''',
+        ("VAE", "learning_rate"): "",
+        ("", "cosine_decay"): "",
+        ("", "main"): '''
+def main(argv=None):
+    """Train and draw as the flags say. Returns the exit code: 0, 1 where training diverged, 2 for bad input."""
+    args = parse_args(argv)
+    try:
+        torch.manual_seed(args.seed)
+        vae = VAE(args)
+        vae.train().visualize()
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"hw5_vae.py: {error}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+    print(f"Figures: {vae.folder}")
+    return 0
 ''',
     },
     "hw5_gan.py": {

@@ -1,17 +1,23 @@
 """hw5_lab/editions/s24: its sampler, its network, Muon, and training with both optimizers."""
 
+import argparse
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from plain import Optimal, assert_same_weights, small_model, word
+from plain import Optimal, assert_same_weights, settings_of, small_diffusion, word
 from torch import nn
 
 import hw5_diffusion
 from hw5_lab.editions import s24
 from hw5_lab.editions.s24 import ScoreMatching, ScoreNet
+
+
+def homework(**settings):
+    return ScoreMatching(argparse.Namespace(**settings))
+
 
 # ---- sampling
 
@@ -47,19 +53,19 @@ def test_samples_of_one_data_point():
 
 
 def test_start_of_sampling():
-    x = small_model(ScoreMatching).initial_random_samples(20_000, torch.Generator().manual_seed(0))
+    x = homework().initial_random_samples(20_000, torch.Generator().manual_seed(0))
     assert x.mean().item() == pytest.approx(0, abs=0.02) and x.std().item() == pytest.approx(1, rel=0.02)
 
 
 def test_names_that_the_homework_imports():
     assert s24.compute_denoising_loss is hw5_diffusion.compute_denoising_loss
-    one = small_model(ScoreMatching)
+    one = homework()
     torch.testing.assert_close(one.noise_levels, hw5_diffusion.generate_noise_levels(0.3, 0.01, 10))
     assert one.knows_sigma and one.args.word == "CS446" and not one.args.word.count(" ")
 
 
 def test_the_grid_fills_the_window():
-    x = small_model(ScoreMatching).grid(11)
+    x = homework().grid(11)
     assert x.shape == (44, 2)
     assert (x[:, 0].min(), x[:, 0].max(), x[:, 1].min(), x[:, 1].max()) == (-2.5, 2.5, -1, 1)
 
@@ -146,7 +152,7 @@ def test_mean_denoising_loss_is_the_mean_over_all_points():
 
 
 def test_mean_denoising_loss_has_the_homeworks_value_with_less_noise():
-    one = small_model(ScoreMatching)
+    one = homework()
     generator = torch.Generator().manual_seed(0)
     plain, ours = [], []
     with torch.no_grad():
@@ -185,15 +191,17 @@ def test_training_is_the_plain_loop():
     class Enough(Exception):
         pass
 
-    def tick():
+    def tick(*_):
         tick.steps += 1
         if tick.steps == 20:
             raise Enough
 
     tick.steps = 0
-    trained, plain, average = (small_model(ScoreMatching, n_epochs=1, batch_size=30, ema_decay=0.9) for _ in range(3))
+    settings = dict(n_epochs=1, batch_size=30, ema_decay=0.9)
+    trained, plain, average = (small_diffusion("s24", **settings).homework for _ in range(3))
+    trained.optimizers[-1].register_step_post_hook(tick)
     x0, sigmas, network, average = trained.train_data, trained.noise_levels, plain.network, average.network
-    for each in (trained.network, trained.average, network, average):
+    for each in (trained.network, trained.sampler, network, average):
         each.double().register_forward_pre_hook(lambda network, inputs: tuple(value.double() for value in inputs))
     weights = dict(network.named_parameters())
     hidden = [f"layers.{number}.weight" for number in range(1, 7)]
@@ -221,24 +229,24 @@ def test_training_is_the_plain_loop():
         for a, b in zip(average.parameters(), network.parameters()):
             a.data = decay * a.data + (1 - decay) * b.data
     with pytest.raises(Enough):
-        trained.train_epoch(0, tick)
+        next(trained.epochs())
     assert_same_weights(trained.network, network, 1e-5)
-    assert_same_weights(trained.average, average, 1e-5)
+    assert_same_weights(trained.sampler, average, 1e-5)
 
 
 def test_no_network_has_less_loss_than_the_optimal_score():
     """Untrained, and trained for a while: the same noise for all."""
-    one = small_model(ScoreMatching, n_epochs=1, batch_size=200)
+    one = small_diffusion("s24", n_epochs=1, batch_size=200).homework
     points, sigmas = one.train_data, one.noise_levels
     loss = lambda network: hw5_diffusion.compute_denoising_loss(
         network, points, sigmas, torch.Generator().manual_seed(3)
     ).item()
     best, before = loss(Optimal(points)), loss(one.network)
-    one.train_epoch(0)
-    after = loss(one.average)
+    next(one.epochs())
+    after = loss(one.sampler)
     assert 0.2 < best < after < before, (best, after, before)
 
 
 def test_default_settings():
-    args = small_model(ScoreMatching).args
-    assert (args.n_epochs, args.batch_size, args.lr, args.ema_decay) == (110, 400, 4e-3, 0.999)
+    for args in (homework().args, settings_of("hw5_diffusion", "s24")):
+        assert (args.n_epochs, args.batch_size, args.lr, args.ema_decay) == (110, 400, 4e-3, 0.999)

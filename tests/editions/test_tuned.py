@@ -6,22 +6,26 @@ import torch
 from plain import assert_same_weights, plain_networks, plain_step, small_gan, train
 
 from hw5_lab.page import explore
-from hw5_lab.editions import tuned
-from hw5_lab.gan import weights_of
+
+
+def tuned(**settings):
+    """The experiment and its homework."""
+    experiment = small_gan("cs446-tuned", **settings)
+    return experiment, experiment.homework
 
 
 def test_training_is_the_plain_loop_at_falling_rates_with_an_average():
     """Two epochs in double precision, the average as a sum of all weights so far."""
-    gan = small_gan(tuned.GAN, lr=1e-3)
-    gan.disc.double(), gan.gen.double(), gan.average.double()
+    experiment, gan = tuned(lr=1e-3)
+    gan.disc.double(), gan.gen.double(), gan.sampler.double()
     networks = [network.double() for network in plain_networks()]
     optimizers = [torch.optim.Adam(network.parameters(), lr=lr) for network, lr in zip(networks, (1e-3, 5e-4))]
     average = [weight.detach().clone() for weight in networks[1].parameters()]
     shuffle, noise = torch.Generator().manual_seed(2), torch.Generator().manual_seed(2)
     scale, draw_z = gan.scale, gan.draw_z
     gan.scale, gan.draw_z = lambda x: scale(x).double(), lambda *args: draw_z(*args).double()
-    step = 0
-    for epoch in range(2):
+    step, epochs = 0, gan.epochs()
+    for _ in range(2):
         for indices in torch.randperm(96, generator=shuffle).split(32):
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * (1 + math.cos(math.pi * step / 6)) / 2
@@ -30,40 +34,63 @@ def test_training_is_the_plain_loop_at_falling_rates_with_an_average():
             step += 1
             keep = step / (9 + step)  # 0.1, 2/11, ...: less than 0.9995 for many steps
             average = [keep * mean + (1 - keep) * weight for mean, weight in zip(average, networks[1].parameters())]
-        gan.train_epoch(epoch)
+        next(epochs)
     assert_same_weights(gan.disc, networks[0], 1e-6)  # the images pass through single precision
     assert_same_weights(gan.gen, networks[1], 1e-6)
-    for ours, mean in zip(gan.average.parameters(), average, strict=True):
+    for ours, mean in zip(gan.sampler.parameters(), average, strict=True):
         torch.testing.assert_close(ours, mean, atol=1e-6, rtol=0)
 
 
+def test_rates_of_the_middle_are_those_of_a_whole_run():
+    """epochs(first) counts its steps from `first` on: so a resumed run goes on at the rate where it stopped."""
+    _, gan = tuned(n_epochs=4)
+    rates, step = [], gan.step
+
+    def watched(real, z):
+        values = step(real, z)
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in (gan.optim_d, gan.optim_g)])
+        return values
+
+    gan.step = watched
+    for _ in gan.epochs(2):
+        pass
+    shares = [(1 + math.cos(math.pi * done / 12)) / 2 for done in range(6, 12)]
+    torch.testing.assert_close(torch.tensor(rates), torch.tensor([[1e-3 * share, 5e-4 * share] for share in shares]))
+
+
 def test_a_step_keeps_at_most_its_share_of_the_average():
-    gan = small_gan(tuned.GAN)
-    gan.done, before = 10**6, weights_of(gan.average)
-    gan.epochs = 10**6  # so that the rate is not yet 0
-    gan.step(gan.scale(gan.train_images[:32]), gan.draw_z(32, gan.noise))
-    for name, weight in weights_of(gan.gen).items():
-        torch.testing.assert_close(gan.average.state_dict()[name], 0.9995 * before[name] + 0.0005 * weight)
+    experiment, gan = tuned()
+    before = experiment.sampler_weights()
+    experiment.more_parts["average"].n_averaged.fill_(10**6)
+    gan.done, gan.n_epochs = 0, 10**6  # so that the rate is not yet 0
+    gan.step(gan.scale(gan.train_images[:32]), gan.draw_z(32, gan.noise_rng))
+    after = experiment.sampler_weights()
+    for name, weight in gan.gen.state_dict().items():
+        torch.testing.assert_close(after[name], 0.9995 * before[name] + 0.0005 * weight)
 
 
 def test_all_that_is_shown_comes_from_the_average():
-    gan = small_gan(tuned.GAN)
-    train(gan)
-    assert not torch.equal(gan.average.linear.weight, gan.gen.linear.weight)
-    expected = weights_of(gan.average)
+    experiment, gan = tuned()
+    train(experiment)
+    average = gan.sampler
+    assert not torch.equal(average.linear.weight, gan.gen.linear.weight)
     samples = gan.generate(gan.fixed_z)
-    assert torch.equal(samples, gan.generate(gan.fixed_z, gan.average))
+    assert torch.equal(samples, gan.generate(gan.fixed_z, average))
     assert not torch.equal(samples, gan.generate(gan.fixed_z, gan.gen))
-    assert all(torch.equal(gan.record["snapshots"][-1][1][name], value) for name, value in expected.items())
-    layers = explore.describe_gan(gan)["model"]["generator"]
-    assert (layers[0]["weight"] == explore.halves(gan.average.linear.weight)).all()
+    snapshot = experiment.record["snapshots"][-1][1]
+    assert all(torch.equal(snapshot[name], value) for name, value in average.state_dict().items())
+    layers = explore.describe_gan(experiment, experiment.measure()[1])["model"]["generator"]
+    assert (layers[0]["weight"] == explore.halves(average.linear.weight)).all()
 
 
 def test_a_checkpoint_holds_the_average():
-    assert set(small_gan(tuned.GAN).parts) == {"disc", "gen", "average", "optim_d", "optim_g"}
+    experiment, gan = tuned()
+    (name,) = set(experiment.parts) - {"disc", "gen", "optim_d", "optim_g"}
+    kept = experiment.parts[name]
+    assert gan.sampler in kept.modules() and "n_averaged" in kept.state_dict(), "and of how many steps it is"
 
 
 def test_networks_are_those_of_the_homework():
-    gan = small_gan(tuned.GAN)
-    for ours, theirs in zip((gan.disc, gan.gen, gan.average), [*plain_networks(), plain_networks()[1]]):
+    _, gan = tuned()
+    for ours, theirs in zip((gan.disc, gan.gen, gan.sampler), [*plain_networks(), plain_networks()[1]]):
         assert_same_weights(ours, theirs)

@@ -1,53 +1,88 @@
-"""hw5_lab/gan: the homework's training, what is kept of it, and how good its samples are."""
+"""hw5_lab/experiments/gan: the homework's training, what is kept of it, and how good its samples are."""
 
-from pathlib import Path
+import copy
 
 import numpy as np
 import pytest
 import torch
 from helpers import SAMPLE
-from plain import assert_same_weights, small_gan, train, zero
+from plain import assert_same_weights, settings_of, small_gan, train, zero
 from torch import nn
 
 import hw5_gan
 import hw5_utils as utils
 from hw5_gan import tile
-from hw5_lab.checkpoint import Difference
-from hw5_lab.evaluator import Evaluator, frechet_distance, in_unit
-from hw5_lab.gan import LabGAN, weights_of
+from hw5_lab.fast.layers import fuse, speed_up
+from hw5_lab.measures.images import Evaluator, frechet_distance, in_unit
+from hw5_lab.runs.checkpoint import restore, snapshot
 
 # ---- it is the homework's GAN
 
 
+def alone(args):
+    """The homework without the laboratory, on the first images of the sample."""
+    gan = hw5_gan.GAN(args.zdim, args.seed)
+    gan.train_images = torch.tensor(utils.mnist(SAMPLE)[0][: args.limit]).unsqueeze(1)
+    gan.set_up(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
+    return gan
+
+
 @pytest.mark.parametrize("settings", [{}, dict(iter_d=2, iter_g=3, lr=1e-3, zdim=9, seed=5)])
-def test_an_epoch_gives_the_weights_of_the_homework_alone(settings):
-    gan = small_gan(**settings)
-    alone = hw5_gan.GAN(gan.args.zdim, gan.args.seed)
-    alone.train_images = torch.tensor(utils.mnist(SAMPLE)[0][:96]).unsqueeze(1)
-    alone.prepare(gan.args.iter_d, gan.args.iter_g, 32, gan.args.lr)
-    for epoch in range(2):
-        row = alone.train_epoch(epoch)
-        ours = gan.run_epoch(epoch, lambda: None)
-        gan.record["history"].append({"epoch": epoch + 1, **ours})
-        assert {name: ours[name] for name in row} == row
+def test_training_gives_the_weights_of_the_homework_alone(settings):
+    """Every bit of them with the same layers and kernels; up to rounding with the script's own."""
+    experiment = small_gan(**settings)
+    gan, same, plain = experiment.homework, alone(experiment.args), alone(experiment.args)
+    speed_up(same.disc, same.gen)
+    fuse(same.optim_d, same.optim_g)
+    history = train(experiment)
+    for row, theirs, other in zip(history, same.epochs(), plain.epochs(), strict=True):
+        assert {name: row[name] for name in theirs} == theirs
+        assert theirs == pytest.approx(other, rel=1e-4)
     for network in ("disc", "gen"):
-        assert_same_weights(getattr(alone, network), getattr(gan, network))
-    assert torch.equal(alone.noise.get_state(), gan.noise.get_state()), "measuring draws its own noise"
-    assert torch.equal(alone.fixed_z, gan.fixed_z), "and shows the same samples"
+        assert_same_weights(getattr(same, network), getattr(gan, network))
+        assert_same_weights(getattr(plain, network), getattr(gan, network), 1e-5)
+    assert torch.equal(plain.noise_rng.get_state(), gan.noise_rng.get_state()), "measuring draws its own noise"
+    assert torch.equal(plain.shuffle_rng.get_state(), gan.shuffle_rng.get_state())
+    assert torch.equal(plain.fixed_z, gan.fixed_z), "and shows the same samples"
 
 
 def test_history_has_a_row_for_each_epoch():
-    gan = small_gan()
-    history = train(gan)
-    assert [row["epoch"] for row in history] == [1, 2] and all(tuple(row) == gan.columns for row in history)
+    experiment = small_gan()
+    history = train(experiment)
+    assert [row["epoch"] for row in history] == [1, 2] and all(tuple(row) == experiment.columns for row in history)
+
+
+@pytest.mark.parametrize("iter_d, iter_g", [(1, 1), (3, 2)])
+def test_steps_are_the_ticks_of_an_epoch(iter_d, iter_g):
+    experiment, ticks = small_gan(iter_d=iter_d, iter_g=iter_g), []
+    for optimizer in experiment.clocks:
+        optimizer.register_step_post_hook(lambda *_: ticks.append(1))
+    train(experiment)
+    assert len(ticks) == experiment.epochs * experiment.steps == 2 * 3 * iter_g
+
+
+def test_state_is_all_that_the_homework_has():
+    experiment = small_gan()
+    assert set(experiment.parts) == {"disc", "gen", "optim_d", "optim_g"}
+    assert set(experiment.generators) == {"shuffle_rng", "noise_rng"}
+    assert set(experiment.record) == {"history", "frames", "snapshots", "best"}
 
 
 def test_data_are_cut_to_the_limit():
-    gan, whole = small_gan(limit=30), utils.mnist(SAMPLE)
-    for ours, theirs in zip(gan.data, whole):
-        np.testing.assert_array_equal(ours.numpy().squeeze(), theirs[:30])
-    assert torch.equal(gan.train_images, gan.data[0]) and len(small_gan(limit=None).train_images) == 4000
-    assert gan.data[0].dtype == torch.uint8 and gan.data[1].dtype == torch.long
+    experiment, whole = small_gan(limit=40), utils.mnist(SAMPLE)
+    for ours, theirs in zip(experiment.data, whole):
+        np.testing.assert_array_equal(ours.numpy().squeeze(), theirs[:40])
+    assert torch.equal(experiment.homework.train_images, experiment.data[0])
+    assert len(small_gan(limit=None).homework.train_images) == 4000
+    assert experiment.data[0].dtype == torch.uint8 and experiment.data[1].dtype == torch.long
+    assert (
+        experiment.data_in_words() == "40 of the digits of data/sample" and experiment.data_tensors() is experiment.data
+    )
+
+
+def test_too_few_images_for_a_batch_are_refused_before_the_training():
+    with pytest.raises(ValueError, match="batch_size 32: more than the 30 training images; use less"):
+        small_gan(limit=30)
 
 
 # ---- how good samples are
@@ -56,11 +91,11 @@ def test_data_are_cut_to_the_limit():
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory):
     """A GAN with an evaluator that has learned the digits of the sample."""
-    gan = small_gan(folder=tmp_path_factory.mktemp("judged"), limit=None)
-    assert gan.evaluator.path == gan.folder / "classifier.pt"
-    gan.get_ready()
-    assert gan.evaluator.ready and gan.evaluator.path.exists(), "ready before the first epoch"
-    return gan
+    experiment = small_gan(folder=tmp_path_factory.mktemp("judged"), limit=None)
+    assert experiment.evaluator.path == experiment.folder / "classifier.pt"
+    experiment.get_ready()
+    assert experiment.evaluator.fitted and experiment.evaluator.path.exists(), "ready before the first epoch"
+    return experiment
 
 
 class Copies(nn.Module):
@@ -74,17 +109,19 @@ class Copies(nn.Module):
         return self.images[torch.arange(len(z)) % len(self.images)]
 
 
-def measured(gan, images):
-    """What measure() says of a generator of `images`."""
-    other = small_gan(folder=gan.folder, limit=None)
-    other.data, other.evaluator, other.gen = gan.data, gan.evaluator, Copies(images)
-    return other.measure()
+def with_images(judged, images):
+    """An experiment whose generator makes these images."""
+    other = small_gan(limit=None)
+    other.data, other.evaluator, other.homework.average = judged.data, judged.evaluator, Copies(images)
+    return other
 
 
 def test_collapsed_and_memorising_generators_are_exposed(judged):
     images, digits, _, _ = judged.data
     real = in_unit(images)
-    perfect, one, copied = (measured(judged, copies) for copies in (real[:2000], real[5:6], real[:2000] + 1e-6))
+    perfect, one, copied = (
+        with_images(judged, copies).measure()[0] for copies in (real[:2000], real[5:6], real[:2000] + 1e-6)
+    )
     assert perfect["frechet_distance"] < 3 * perfect["frechet_distance_real"], "real images are as good as real images"
     assert perfect["precision"] > 0.7 and perfect["recall"] > 0.7
     assert perfect["inception_score"] > 0.8 * perfect["inception_score_real"]
@@ -93,19 +130,20 @@ def test_collapsed_and_memorising_generators_are_exposed(judged):
     assert one["frechet_distance"] > 20 * perfect["frechet_distance"] and one["recall"] < 0.01 and one["precision"] == 1
     assert one["inception_score"] == pytest.approx(1, abs=1e-3) and one[f"share_{digits[5]}"] == 1
     assert copied["nearest_distance"] < 0.1 < copied["nearest_distance_real"], "nothing but training images"
-    assert perfect["classifier_accuracy"] > 0.9 and (judged.folder / "quality.png").exists()
+    assert perfect["classifier_accuracy"] > 0.9
 
 
 def test_what_chooses_the_best_epoch_is_not_what_is_reported():
-    """No noise of look() comes again in measure(), nor in the samples that figures show."""
-    gan, seen = small_gan(limit=300), []
+    """No noise of watch() comes again in measure(), nor in the samples that figures show."""
+    experiment, seen = small_gan(limit=300), []
+    gan = experiment.homework
     generate = gan.generate
     gan.generate = lambda z, gen=None: seen.append(z.clone()) or generate(z, gen)
-    gan.get_ready()
-    gan.look()
+    experiment.get_ready()
+    experiment.watch()
     (choosing,) = seen
     seen.clear()
-    gan.measure()
+    experiment.measure()
     reported = torch.cat(seen)
     assert choosing.shape == (300, 64) and reported.shape == (600, 64)
     assert torch.equal(*seen), "the best and the last generator are compared on the same noise"
@@ -116,26 +154,23 @@ def test_what_chooses_the_best_epoch_is_not_what_is_reported():
 def test_the_distance_of_an_epoch_is_to_the_training_images(judged):
     """With as many samples as training images, here the first thousand over and over."""
     real, judge = in_unit(judged.data[0][:1000]), judged.evaluator
-    other = small_gan(limit=None)
-    other.data, other.evaluator, other.gen = judged.data, judge, Copies(real)
-    expected = frechet_distance(judge.look(real)[0], judge.train_features)
-    assert other.look()["frechet_train"] == pytest.approx(expected.item(), rel=1e-6)
+    expected = frechet_distance(judge.classify(real)[0], judge.train_features)
+    assert with_images(judged, real).watch()["frechet_train"] == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_the_best_epoch_is_kept_without_a_look_at_the_test_images(tmp_path):
     runs = []
     for blind in (False, True):
-        gan = small_gan(folder=tmp_path / str(blind), limit=160, n_epochs=4, lr=3e-3)
-        gan.folder.mkdir()
+        experiment = small_gan(folder=tmp_path / str(blind), limit=160, n_epochs=4, lr=3e-3)
+        experiment.folder.mkdir()
         if blind:
-            gan.data[2].zero_(), gan.data[3].zero_()
-        gan.get_ready()
-        kept, history = {}, gan.record["history"]
-        for epoch in range(4):
-            row = gan.run_epoch(epoch, lambda: None)
-            kept[row["frechet_train"]] = weights_of(gan.gen)
-            history.append({"epoch": epoch + 1, **row})
-        best, in_file = gan.record["best"], torch.load(gan.folder / "best.pt", weights_only=True)
+            experiment.data[2].zero_(), experiment.data[3].zero_()
+        experiment.get_ready()
+        kept, history = {}, experiment.record["history"]
+        for row in experiment.rows(0):
+            kept[row["frechet_train"]] = experiment.sampler_weights()
+            history.append(row)
+        best, in_file = experiment.record["best"], torch.load(experiment.folder / "best.pt", weights_only=True)
         assert best["frechet_train"] == min(kept), "the smallest distance to the training images"
         assert best["epoch"] == 1 + [row["frechet_train"] for row in history].index(min(kept))
         assert {**best, "gen": None} == {**in_file, "gen": None}
@@ -146,40 +181,43 @@ def test_the_best_epoch_is_kept_without_a_look_at_the_test_images(tmp_path):
 
 
 def test_the_best_generator_is_measured():
-    gan = small_gan(n_epochs=1)
-    row = train(gan)[0]
-    before = weights_of(gan.gen)
-    metrics = gan.measure()
-    assert metrics["best_epoch"] == 1 and metrics["loss_d"] == row["loss_d"] and len(gan.summary(metrics)) == 4
-    assert all(torch.equal(value, before[name]) for name, value in weights_of(gan.gen).items()), "measuring trains"
+    experiment = small_gan(n_epochs=1)
+    row = train(experiment)[0]
+    gen, before = experiment.homework.gen, experiment.sampler_weights()
+    metrics, _ = experiment.measure()
+    assert metrics["best_epoch"] == 1 and metrics["loss_d"] == row["loss_d"] and len(experiment.summary(metrics)) == 4
+    after = experiment.sampler_weights()
+    assert all(torch.equal(value, before[name]) for name, value in after.items()), "measuring trains"
     assert metrics["frechet_distance"] == metrics["frechet_distance_last"]
-    nn.init.zeros_(gan.gen.conv3.weight)
-    again = gan.measure()
+    nn.init.zeros_(gen.conv3.weight)
+    again, _ = experiment.measure()
     assert again["frechet_distance"] == metrics["frechet_distance"], "what is measured is the best generator"
     assert again["frechet_distance_last"] != metrics["frechet_distance_last"]
 
 
 def test_samples_that_are_not_finite_stop():
-    gan = small_gan()
-    gan.get_ready()
-    nn.init.constant_(gan.gen.conv3.bias, torch.nan)
+    experiment = small_gan()
+    experiment.get_ready()
+    nn.init.constant_(experiment.homework.gen.conv3.bias, torch.nan)
     with pytest.raises(FloatingPointError, match="samples of G are not finite; try a smaller --lr"):
-        gan.look()
-    assert gan.record["best"] is None
+        experiment.watch()
+    assert experiment.record["best"] is None
 
 
 # ---- what is kept of the training
 
 
 def test_snapshots_are_the_generator_as_it_was():
-    gan, kept = small_gan(n_epochs=5, limit=32), {}
-    gan.get_ready()
-    for epoch in range(1, 6):
-        gan.record["history"].append({"epoch": epoch, **gan.run_epoch(epoch - 1, lambda: None)})
-        gan.after_epoch(epoch)
-        kept[epoch] = {name: value.clone() for name, value in gan.gen.state_dict().items()}
-    assert [epoch for epoch, _ in gan.record["snapshots"]] == [1, 2, 3, 5] == sorted(gan.snapshot_epochs)
-    for epoch, weights in gan.record["snapshots"]:
+    experiment, kept = small_gan(n_epochs=5, limit=32), {}
+    experiment.get_ready()
+    for row in experiment.rows(0):
+        experiment.record["history"].append(row)
+        experiment.after_epoch(row["epoch"])
+        gen = experiment.homework.gen
+        kept[row["epoch"]] = {name: value.clone() for name, value in gen.state_dict().items()}
+    snapshots = experiment.record["snapshots"]
+    assert [epoch for epoch, _ in snapshots] == [1, 2, 3, 5] == sorted(experiment.snapshot_epochs)
+    for epoch, weights in snapshots:
         assert weights.keys() == kept[epoch].keys()
         for name, value in weights.items():
             assert torch.equal(value, kept[epoch][name]), f"snapshot of epoch {epoch}: a later generator's weights"
@@ -191,89 +229,179 @@ def test_snapshots_are_closer_together_in_the_beginning(epochs, expected):
 
 
 def test_frames_are_the_samples_after_each_epoch():
-    gan = small_gan()
-    train(gan)
-    assert len(gan.record["frames"]) == 2 and gan.record["frames"][0].shape == gan.grid_shape == (245, 245)
-    grid = tile(gan.generate(gan.fixed_z))
-    assert torch.equal(gan.record["frames"][1], torch.from_numpy(grid * 255).to(torch.uint8))
-    assert not torch.equal(*gan.record["frames"])
+    experiment = small_gan()
+    train(experiment)
+    frames, gan = experiment.record["frames"], experiment.homework
+    assert len(frames) == 2 and frames[0].shape == (245, 245) and frames[0].dtype == torch.uint8
+    assert torch.equal(frames[1], torch.from_numpy(tile(gan.generate(gan.fixed_z)) * 255).to(torch.uint8))
+    assert not torch.equal(*frames)
 
 
-def test_a_record_is_accepted_as_it_is_and_refused_where_it_is_another():
-    gan = small_gan()
-    train(gan)
-    record = gan.record
-    gan.check_record(record)
-    best, snapshots = record["best"], record["snapshots"]
-    for name, value in {"frames": record["frames"][:1], "snapshots": snapshots[:1], "best": None}.items():
-        with pytest.raises(Difference):
-            gan.check_record({**record, name: value})
-    for name, value in {"epoch": 3, "frechet_train": torch.nan, "gen": {}}.items():
-        with pytest.raises(Difference):
-            gan.check_record({**record, "best": {**best, name: value}})
-    with pytest.raises(Difference, match="snapshots/1/0 is 7, not 2"):
-        gan.check_record({**record, "snapshots": [snapshots[0], (7, snapshots[1][1])]})
+# ---- an average of the generator's weights
+
+
+def test_without_the_flag_nothing_is_averaged():
+    experiment = small_gan()
+    assert experiment.homework.sampler is experiment.homework.gen and "average" not in experiment.parts
+
+
+def test_the_average_is_the_plain_one_and_draws_all_samples():
+    """Over two epochs, with a share that grows with the steps: it forgets the random weights of the start."""
+    experiment = small_gan(ema_decay=0.5)
+    gan, average = experiment.homework, [weight.clone() for weight in experiment.homework.gen.parameters()]
+    done = iter(range(1, 10**6))
+
+    def update(*_):
+        step = next(done)
+        keep = min(0.5, step / (9 + step))
+        for mean, weight in zip(average, gan.gen.parameters()):
+            mean.data = keep * mean.data + (1 - keep) * weight.data
+
+    gan.optim_g.register_step_post_hook(update)
+    train(experiment)
+    assert next(done) == 7, "after each of the 6 steps of G"
+    for ours, theirs in zip(gan.sampler.parameters(), average, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    assert not torch.equal(gan.sampler.linear.weight, gan.gen.linear.weight), "else this test shows nothing"
+    assert torch.equal(gan.generate(gan.fixed_z), gan.generate(gan.fixed_z, gan.sampler))
+    assert not torch.equal(gan.generate(gan.fixed_z), gan.generate(gan.fixed_z, gan.gen))
+
+
+def test_training_is_the_same_with_and_without_an_average():
+    runs = [small_gan(ema_decay=decay) for decay in (0.0, 0.9)]
+    for experiment in runs:
+        train(experiment)
+    for network in ("disc", "gen"):
+        assert_same_weights(*(getattr(experiment.homework, network) for experiment in runs))
+
+
+def test_a_run_that_goes_on_has_the_average_of_a_whole_run():
+    """Through a checkpoint: also how many steps it is the average of, for later ones move it less."""
+    whole, first, second = (small_gan(ema_decay=0.999) for _ in range(3))
+    train(whole)
+    first.get_ready()
+    first.record["history"].append({**next(first.rows(0)), "seconds": 0.0})
+    first.after_epoch(1)
+    restore(second, copy.deepcopy(snapshot(first, {}, {})), {}, "checkpoint.pt")
+    second.get_ready()
+    for row in second.rows(1):
+        second.record["history"].append({**row, "seconds": 0.0})
+    assert_same_weights(whole.homework.gen, second.homework.gen)
+    assert_same_weights(whole.homework.sampler, second.homework.sampler)
+    assert whole.record["history"] == second.record["history"]
 
 
 # ---- figures
 
 
 def test_samples_are_drawn_every_ten_epochs_and_at_the_end(tmp_path):
-    gan = small_gan(folder=tmp_path, limit=32, n_epochs=12)
-    train(gan)
+    experiment = small_gan(folder=tmp_path, limit=32, n_epochs=22)
+    train(experiment)
     assert {path.name for path in tmp_path.glob("*.png")} == {
         "goal.png",
         "samples_epoch_10.png",
-        "samples_epoch_12.png",
+        "samples_epoch_20.png",
+        "samples_epoch_22.png",
+    }
+
+
+def test_of_a_short_run_samples_are_drawn_at_each_third(tmp_path):
+    experiment = small_gan(folder=tmp_path, limit=32, n_epochs=6)
+    train(experiment)
+    assert {path.name for path in tmp_path.glob("*.png")} == {
+        "goal.png",
+        "samples_epoch_2.png",
+        "samples_epoch_4.png",
+        "samples_epoch_6.png",
     }
 
 
 def test_looking_moves_no_random_numbers_of_training(tmp_path):
-    gan = small_gan(folder=tmp_path)
-    gan.get_ready()
-    before = [gan.shuffle.get_state(), gan.noise.get_state(), torch.get_rng_state()]
-    gan.visualize_samples(1), gan.visualize_goal(), gan.look(), gan.measure()
-    after = [gan.shuffle.get_state(), gan.noise.get_state(), torch.get_rng_state()]
-    assert all(map(torch.equal, before, after))
+    experiment = small_gan(folder=tmp_path)
+    experiment.get_ready()
+    gan = experiment.homework
+    states = lambda: [gan.shuffle_rng.get_state(), gan.noise_rng.get_state(), torch.get_rng_state()]
+    before = states()
+    experiment.after_epoch(0), experiment.after_epoch(1), experiment.watch()
+    experiment.visualize(), experiment.visualize_findings(experiment.measure()[1])
+    assert all(map(torch.equal, before, states()))
 
 
 def test_figures_of_the_history(tmp_path):
-    gan = small_gan(folder=tmp_path)
-    history = train(gan)
-    gan.visualize()
-    assert gan.visualize_history() is history
+    experiment = small_gan(folder=tmp_path)
+    history = train(experiment)
+    experiment.visualize()
+    assert experiment.visualize_history() is history
     assert {"losses.png", "training.gif", "best.pt", "classifier.pt"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_the_homework_is_told_what_the_classifier_sees_in_its_samples(judged, monkeypatch):
+    """Of the fixed noise: the homework of another edition draws a line between two digits."""
+    experiment, told = with_images(judged, in_unit(judged.data[0][:64])), []
+    monkeypatch.setattr(experiment.homework, "visualize", told.append)
+    experiment.visualize()
+    (classes,) = told
+    assert classes.shape == (64,) and (classes == judged.data[1][:64]).float().mean() > 0.85
+
+
 def test_quality_figure_shows_samples_above_their_neighbours(judged):
-    """Gray values tell the images apart: 0.n for samples, 0.5 + 0.n for neighbours; the nearest are the last."""
-    samples = (torch.arange(20.0) / 100).view(20, 1, 1, 1).expand(20, 1, 28, 28)
-    shares = [torch.full((10,), 0.1)] * 2
-    picture = judged.visualize_quality(shares, samples, torch.arange(20.0).flip(0), samples + 0.5)
+    """A generator of training images, with one pixel brighter: each stands above its own original."""
+    images = in_unit(judged.data[0][:1000]).clone()
+    strength = torch.linspace(1, 0.3, 1000)[torch.randperm(1000)]
+    images[:, 0, 0, 0] = strength  # how far each sample is from its original
+    experiment = with_images(judged, images)
+    metrics, findings = experiment.measure()
+    picture = experiment.visualize_findings(findings)
     assert picture.shape == (4 * 28, 10 * 28)
-    cells = torch.from_numpy(picture[14::28, 14::28])
-    torch.testing.assert_close(cells[0], torch.arange(10.0) / 100)
-    torch.testing.assert_close(cells[2], torch.arange(19.0, 9, -1) / 100, msg="the ten nearest, the nearest first")
-    torch.testing.assert_close(cells[1::2], cells[::2] + 0.5)
+    rows = torch.from_numpy(picture).view(4, 28, 10, 28).transpose(1, 2).unsqueeze(2)  # [4,10,1,28,28]
+    originals, nearest = in_unit(judged.data[0]), strength.argsort()[:10]
+    for row, expected in zip(rows, (images[:10], originals[:10], images[nearest], originals[nearest])):
+        torch.testing.assert_close(row, expected, msg="samples above their originals: the first ten, the ten nearest")
+    assert metrics["nearest_distance"] == pytest.approx(strength.median().item(), abs=0.02)
+    shares = [share.sum().item() for share in findings["shares"]]
+    assert shares == pytest.approx([1, 1])
+    digits = judged.evaluator.classify(in_unit(judged.data[2]))[1].argmax(1).bincount(minlength=10) / 1000
+    torch.testing.assert_close(findings["shares"][1], digits)
+    assert metrics["share_3"] == pytest.approx(findings["shares"][0][3].item())
 
 
-def test_without_a_folder_nothing_is_written(monkeypatch):
-    for name in ("hw5_lab.model.write", "hw5_lab.folder.write", "hw5_lab.evaluator.save_tensors"):
-        monkeypatch.setattr(name, lambda *_: pytest.fail("wrote a file"))
-    gan = small_gan(n_epochs=1)
-    train(gan)
-    gan.visualize()
-    gan.measure()
+def test_the_figure_of_what_was_found_is_drawn_when_it_is_asked_for(tmp_path):
+    experiment = small_gan(folder=tmp_path)
+    findings = experiment.measure()[1]
+    assert not list(tmp_path.glob("*.png")), "measuring draws nothing"
+    experiment.visualize_findings(findings)
+    assert [path.name for path in tmp_path.glob("*.png")] == ["quality.png"]
+
+
+def test_without_a_folder_nothing_is_written(monkeypatch, tmp_path):
+    for name in ("experiments.experiment.write", "runs.folder.write", "measures.images.save_tensors"):
+        monkeypatch.setattr(f"hw5_lab.{name}", lambda *_: pytest.fail("wrote a file"))
+    monkeypatch.setattr(hw5_gan.GAN, "folder", tmp_path / "figures")
+    experiment = small_gan(n_epochs=1)
+    train(experiment)
+    experiment.visualize()
+    experiment.visualize_findings(experiment.measure()[1])
+    assert not any(tmp_path.iterdir()), "an experiment's figures are its own"
 
 
 def test_without_training_the_present_generator_is_measured():
     """As in --evaluate of weights alone: no history, no best epoch."""
-    gan = small_gan()
-    zero(gan.gen)
-    metrics = gan.measure()
+    experiment = small_gan()
+    zero(experiment.homework.gen)
+    metrics, _ = experiment.measure()
     assert "best_epoch" not in metrics and metrics["frechet_distance"] == metrics["frechet_distance_last"]
 
 
 def test_settings_of_the_homework():
-    assert LabGAN.settings == {name: hw5_gan.DEFAULTS[name] for name in ("zdim", "n_epochs", "batch_size")}
-    assert isinstance(small_gan(folder=Path("x")).evaluator, Evaluator)
+    args = settings_of("hw5_gan")
+    assert {name: getattr(args, name) for name in hw5_gan.DEFAULTS} == hw5_gan.DEFAULTS
+    assert hw5_gan.DEFAULTS == {
+        "n_epochs": 100,
+        "iter_d": 1,
+        "iter_g": 1,
+        "batch_size": 256,
+        "lr": 2e-4,
+        "zdim": 64,
+        "seed": 2,
+    }
+    assert args.ema_decay == 0 and isinstance(small_gan().evaluator, Evaluator)

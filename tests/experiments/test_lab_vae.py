@@ -1,53 +1,63 @@
-"""hw5_lab/vae: its data, evaluation, log p(x) by two routes, what is measured, figures, files of weights."""
+"""hw5_lab/experiments/vae: the homework's training, its data, what is measured, figures, files of weights."""
 
 import argparse
 import math
 
-import numpy as np
 import pytest
 import torch
-from plain import assert_same_weights, sample, small_vae, train, zero
+from plain import assert_same_weights, sample, settings_of, small_vae, train, zero
 from torch import nn
 
 import hw5_vae
-from hw5_lab.likelihood import log_mean_exp
-from hw5_lab.vae import LabVAE
+from hw5_lab.fast.layers import fuse
+from hw5_lab.measures.likelihood import log_likelihood_exact, log_likelihood_sampled
 
 LOG2 = math.log(2)
+
+
+def alone(images, **settings):
+    """The homework without the laboratory, on the first images of the sample."""
+    torch.manual_seed(settings["seed"])
+    vae = hw5_vae.VAE(argparse.Namespace(**{"hidden_units": 8, **settings}))
+    vae.splits = {"train": [part[:images] for part in sample()[:2]], "test": sample()[2:]}
+    return vae
 
 
 # ---- it is the homework's VAE
 
 
-def test_an_epoch_gives_the_weights_of_the_homework_alone():
-    models = []
-    for kind in (hw5_vae.VAE, LabVAE):
-        torch.manual_seed(3)
-        models.append(small_vae(kind, num_epoches=2, limit=950, seed=3))
-    alone, laboratory = models
-    alone.train_images = sample()[0][:950]
-    alone.train_epoch(0)
-    laboratory.run_epoch(0, lambda: None)
-    assert_same_weights(alone, laboratory)
-    assert torch.equal(alone.noise.get_state(), laboratory.noise.get_state()), "measuring draws its own noise"
-    assert torch.equal(alone.shuffle.get_state(), laboratory.shuffle.get_state())
+@pytest.mark.parametrize("settings", [{}, dict(batch_size=64, lr=0.01, latent_dimension=3, hidden_units=20)])
+def test_training_gives_the_weights_of_the_homework_alone(settings):
+    """Every bit of them with the same Adam kernel; up to rounding with the script's own."""
+    settings = {"num_epoches": 3, "seed": 3, **settings}
+    experiment = small_vae(limit=950, **settings)
+    history, vae = train(experiment), experiment.homework
+    same, plain = alone(950, **settings), alone(950, **settings)
+    fuse(same.optimizer)
+    for row, theirs, other in zip(history, same.epochs(), plain.epochs(), strict=True):
+        assert {name: row[name] for name in theirs} == theirs
+        assert theirs == pytest.approx(other, rel=1e-4)
+    assert_same_weights(same, vae)
+    assert_same_weights(plain, vae, 2e-5)
+    assert torch.equal(plain.noise_rng.get_state(), vae.noise_rng.get_state()), "measuring draws its own noise"
+    assert torch.equal(plain.shuffle_rng.get_state(), vae.shuffle_rng.get_state())
 
 
-def test_the_next_epochs_are_those_of_the_homework_too(capsys):
-    torch.manual_seed(3)
-    alone = small_vae(hw5_vae.VAE, num_epoches=3)
-    alone.train_images = sample()[0][:250]
-    alone.train()
-    torch.manual_seed(3)
-    laboratory = small_vae(num_epoches=3, limit=250)
-    train(laboratory)
-    assert_same_weights(alone, laboratory)
+def test_epochs_from_the_middle_are_those_of_the_middle():
+    """rows(first) is epochs(first): the rates are those of the epochs that are left."""
+    experiment = small_vae(num_epoches=4, limit=200)
+    rates = []
+    for row in experiment.rows(2):
+        rates.append((row["epoch"], experiment.homework.optimizer.param_groups[0]["lr"]))
+    expected = [(k + 1, 1e-3 * (1 + math.cos(math.pi * k / 4)) / 2) for k in (2, 3)]
+    assert rates == [(epoch, pytest.approx(rate)) for epoch, rate in expected]
 
 
 def test_history_has_a_row_for_each_epoch():
-    vae = small_vae(num_epoches=3, limit=500, hidden_units=50)
-    history = train(vae)
-    assert [row["epoch"] for row in history] == [1, 2, 3] and all(tuple(row) == vae.columns for row in history)
+    experiment = small_vae(num_epoches=3, limit=500, hidden_units=50)
+    history = train(experiment)
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    assert all(tuple(row) == experiment.columns for row in history)
     for split in ("train", "test"):
         assert history[0][f"{split}_elbo"] < history[-1][f"{split}_elbo"], "the bound must rise"
         for row in history:
@@ -55,20 +65,30 @@ def test_history_has_a_row_for_each_epoch():
 
 
 def test_steps_are_the_ticks_of_an_epoch():
-    vae, ticks = small_vae(num_epoches=1, limit=250), []
-    vae.train_epoch(0, lambda: ticks.append(1))
-    assert len(ticks) == vae.steps == 3, "the short last batch counts"
+    experiment, ticks = small_vae(num_epoches=2, limit=250, refine_encoder=1), []
+    for optimizer in experiment.clocks:
+        optimizer.register_step_post_hook(lambda *_: ticks.append(1))
+    train(experiment)
+    assert experiment.epochs == 3 and experiment.steps == 3, "the short last batch counts"
+    assert len(ticks) == experiment.epochs * experiment.steps
+
+
+def test_state_is_all_that_the_homework_has():
+    experiment = small_vae(limit=30)
+    assert set(experiment.parts) == {"encoder", "decoder", "optimizer"}
+    assert set(experiment.generators) == {"shuffle_rng", "noise_rng"}
+    assert set(small_vae(limit=30, refine_encoder=1).parts) == {"encoder", "decoder", "optimizer", "refiner"}
 
 
 # ---- data
 
 
-def test_building_reads_no_data(monkeypatch):
+def test_building_a_homework_reads_no_data(monkeypatch):
     def forbidden(*_):
         raise AssertionError("read MNIST")
 
     monkeypatch.setattr("hw5_utils.mnist", forbidden)
-    vae = small_vae()
+    vae = hw5_vae.VAE(settings_of("hw5_vae"))
     with pytest.raises(AssertionError, match="read MNIST"):
         vae.train_images
 
@@ -84,151 +104,83 @@ def test_building_reads_no_data(monkeypatch):
     ],
 )
 def test_limits_keep_the_first_images(settings, train_count, test_count):
-    vae = small_vae(**settings)
-    arrays = vae.train_images, vae.train_labels, vae.test_images, vae.test_labels
+    experiment = small_vae(**settings)
+    vae = experiment.homework
+    arrays = vae.train_images, vae.train_labels, experiment.test_images, experiment.test_labels
     for ours, whole, count in zip(arrays, sample(), (train_count, train_count, test_count, test_count)):
-        assert torch.equal(ours, whole[:count])
-    assert sum(map(len, vae.data_tensors())) == 2 * (train_count + test_count), "a checkpoint tells its data by all"
+        assert torch.equal(ours, whole[:count]) and ours.dtype == torch.float32
+    assert torch.equal(vae.held_out_images, experiment.test_images)
+    assert sum(map(len, experiment.data_tensors())) == 2 * (train_count + test_count), (
+        "a checkpoint tells its data by all"
+    )
+    assert experiment.data_in_words() == f"{train_count:,} of the digits of data/sample"
 
 
 def test_wrong_data_dimension_is_refused():
     with pytest.raises(ValueError, match="data_dimension 100: the images have 784 pixels"):
-        small_vae(data_dimension=100).train_images
+        small_vae(data_dimension=100)
 
 
 # ---- evaluation
 
 
 def test_zero_network_gives_784_log_2():
-    metrics = zero(small_vae()).evaluate()
+    experiment = small_vae(limit=100)
+    zero(experiment.homework)
+    metrics = experiment.watch()
     assert metrics["test_reconstruction"] == pytest.approx(-784 * LOG2, rel=1e-6)
     assert metrics["test_kl"] == pytest.approx(0, abs=1e-6)
     assert metrics["test_elbo"] == pytest.approx(-784 * LOG2, rel=1e-6)
 
 
-def test_evaluation_changes_nothing_and_weighs_by_images():
-    vae = small_vae()
-    vae.splits["test"][0] = vae.test_images.repeat(2, 1)[:1300]  # one whole and one short batch
-    del vae.test_images
-    assert len(vae.test_images) == len(vae.held_out_images) == 1300
+def test_watching_changes_nothing_and_weighs_by_images():
+    experiment = small_vae()
+    vae = experiment.homework
+    images, labels = (part.repeat(2, 1)[:1300] for part in vae.splits["test"])  # one whole and one short batch
+    vae.splits = {**vae.splits, "test": (images, labels)}
+    assert len(experiment.test_images) == len(vae.held_out_images) == 1300
     before = {name: value.clone() for name, value in vae.state_dict().items()}
-    generator = vae.noise.get_state()
+    generator = vae.noise_rng.get_state()
     torch.manual_seed(5)
-    first, second = vae.evaluate(), vae.evaluate()
+    first, second = experiment.watch(), experiment.watch()
     assert first == second, "the same noise at every look"
-    assert torch.equal(generator, vae.noise.get_state()), "training's own random numbers must not move"
+    assert torch.equal(generator, vae.noise_rng.get_state()), "training's own random numbers must not move"
     expected = torch.rand(3, generator=torch.Generator().manual_seed(5))
     assert torch.initial_seed() == 5 and torch.equal(torch.rand(3), expected), "nor the global ones"
     assert all(torch.equal(before[name], value) for name, value in vae.state_dict().items())
-    assert all(parameter.grad is None for parameter in vae.parameters())
+    assert all(parameter.grad is None for parameter in vae.parameters()) and vae.training
     with torch.no_grad():
-        noise = vae.fresh_generator()
-        values = [a - b for a, b in (vae.bound(x, noise) for x in vae.test_images.split(1000))]
+        noise = vae.fresh_rng()
+        values = [a - b for a, b in (vae.terms(x, noise) for x in images.split(1000))]
     assert first["test_elbo"] == pytest.approx(torch.cat(values).mean().item(), rel=1e-6), "a mean over images"
 
 
 def test_training_columns_mean_what_the_held_out_ones_mean():
     """With a vanishing learning rate the epoch's mean is the bound of the same images, up to the noise in z."""
-    vae = small_vae(num_epoches=1, limit=1000, lr=1e-12, hidden_units=20)
+    experiment = small_vae(num_epoches=1, limit=1000, lr=1e-12, hidden_units=20)
+    vae = experiment.homework
     vae.encoder.fc2_mu.bias.data.fill_(1.0)  # so that the KL is about 1
-    row, expected = train(vae)[0], vae.evaluate(vae.train_images)
+    row = train(experiment)[0]
+    log_p_x, kl = vae.evaluate(vae.train_images)
+    expected = {"elbo": log_p_x - kl, "reconstruction": log_p_x, "kl": kl}
     for part, tolerance in (("elbo", 0.5), ("reconstruction", 0.5), ("kl", 0.1)):
-        assert row[f"train_{part}"] == pytest.approx(expected[f"test_{part}"], abs=tolerance)
+        assert row[f"train_{part}"] == pytest.approx(expected[part].mean().item(), abs=tolerance)
     assert row["train_kl"] > 0.5
 
 
 def test_unscaled_images_are_refused():
-    vae = small_vae(num_epoches=1)
     with pytest.raises(ValueError, match="images has values from 0 to 255"):
-        vae.evaluate(torch.linspace(0, 255, 784)[None])
-
-
-# ---- log p(x) by two routes
-
-
-def test_log_mean_exp():
-    values = torch.tensor([[0.0, -1000.0], [math.log(3.0), -1000.0]])
-    torch.testing.assert_close(log_mean_exp(values), torch.tensor([LOG2, -1000.0]))
-
-
-@pytest.fixture
-def steep_vae():
-    """A model whose decoder depends on z and whose encoder is mediocre: all three values of log p(x) differ."""
-    vae = small_vae(hidden_units=30)
-    vae.test_images = vae.test_images[:40]
-    vae.decoder.fc1.weight.data *= 2
-    vae.decoder.fc2.weight.data *= 5
-    vae.encoder.fc2_sigma.bias.data -= 0.5  # so that q(z|x) is not the prior
-    vae.encoder.fc2_mu.bias.data += 0.7
-    return vae
-
-
-def test_importance_weighted_bound_rises_from_the_elbo_to_the_exact_value(steep_vae):
-    images = steep_vae.test_images
-    log_p_x, kl = steep_vae.bounds(images)
-    exact, error, _ = steep_vae.log_likelihood_exact(images)
-    sampled = [steep_vae.log_likelihood_sampled(images, count).mean() for count in (5, 50, 2000)]
-    values = [(log_p_x - kl).mean(), *sampled, exact.mean()]
-    assert values[0] < values[1] < values[2] < values[3] < values[4] + 0.02, "the bound must rise with the samples"
-    assert values[4] - values[0] > 1, "else this test shows nothing"
-    assert values[4] - values[3] < 0.5 and error.max() < 0.1
-
-
-def test_one_importance_sample_is_the_elbo(steep_vae):
-    log_p_x, kl = steep_vae.bounds(steep_vae.test_images)
-    one = steep_vae.log_likelihood_sampled(steep_vae.test_images, 1)  # with the same noise
-    torch.testing.assert_close(one, log_p_x - kl, atol=1e-3, rtol=0)
-
-
-def test_all_routes_agree_where_the_encoder_knows_the_posterior(steep_vae):
-    """A decoder that ignores z, an encoder that gives the prior: q(z|x) = p(z|x), so that every weight is p(x)."""
-    zero(steep_vae.encoder)
-    nn.init.zeros_(steep_vae.decoder.fc1.weight)
-    images = steep_vae.test_images
-    expected = hw5_vae.logpdf_bernoulli(images, steep_vae.decoder(torch.zeros(1, 2))[0])
-    log_p_x, kl = steep_vae.bounds(images)
-    for value in (log_p_x - kl, steep_vae.log_likelihood_sampled(images, 7)):
-        torch.testing.assert_close(value, expected, atol=1e-2, rtol=0)
-    exact, error, _ = steep_vae.log_likelihood_exact(images)
-    torch.testing.assert_close(
-        exact, expected, atol=2e-2, rtol=0, msg="the prior's mass outside four deviations is 1e-4"
-    )
-    assert error.max() < 1e-2
-
-
-def test_exact_log_likelihood_against_another_quadrature(steep_vae):
-    """Gauss-Hermite nodes, in double precision, another rule for the same integral."""
-    steep_vae.double()
-    nn.init.normal_(steep_vae.decoder.fc1.weight, std=0.2)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
-    z = torch.cartesian_prod(*[torch.from_numpy(nodes)] * 2)
-    weight = torch.from_numpy(weights / math.sqrt(2 * math.pi)).log()
-    images = steep_vae.test_images[:5].double()
-    p = steep_vae.decoder(z).detach()
-    log_p_x = p.log() @ images.T + (1 - p).log() @ (1 - images).T  # [10000,5]
-    expected = (log_p_x + torch.cartesian_prod(weight, weight).sum(1)[:, None]).logsumexp(0)
-    steep_vae.encoder.fc2_mu.bias.data += 2  # which widens the grid
-    exact, _, best_z = steep_vae.log_likelihood_exact(images)
-    torch.testing.assert_close(exact, expected, atol=5e-3, rtol=0)
-    best = hw5_vae.logpdf_bernoulli(images, steep_vae.decoder(best_z)) - (best_z**2).sum(1) / 2
-    assert (best + 0.02 >= (log_p_x - (z**2).sum(1)[:, None] / 2).max(0).values).all(), "best z is p(z|x)'s mode"
-
-
-def test_the_exact_likelihood_says_when_its_grid_is_coarse(steep_vae):
-    images = steep_vae.test_images[:20]
-    truth, coarse, error = steep_vae.log_likelihood_exact(images)[0], *steep_vae.log_likelihood_exact(images, 61)[:2]
-    distance = (coarse - truth).abs()
-    assert distance.max() > 0.1, "else this test shows nothing"
-    assert distance.mean() < error.mean() < 30 * distance.mean(), "the error must not be called smaller than it is"
+        small_vae(limit=30).homework.evaluate(torch.linspace(0, 255, 784)[None])
 
 
 # ---- what is measured
 
 
-def test_measure_reports_every_number(tmp_path, capsys):
-    vae = small_vae(limit=60, iwae_samples=3, hidden_units=20)
-    vae.folder = tmp_path
-    metrics = vae.measure()
+def test_measure_reports_every_number(tmp_path):
+    experiment = small_vae(limit=60, iwae_samples=3, hidden_units=20)
+    experiment.folder = tmp_path
+    vae, images = experiment.homework, experiment.test_images
+    metrics, findings = experiment.measure()
     assert set(metrics) == {
         "test_elbo",
         "test_elbo_stderr",
@@ -243,24 +195,65 @@ def test_measure_reports_every_number(tmp_path, capsys):
         "train_log_likelihood_exact",
         "test_elbo_ignoring_z",
     }
-    assert metrics["test_elbo"] == vae.evaluate()["test_elbo"]
+    log_p_x, kl = vae.evaluate(images)
+    assert (metrics["test_elbo"], metrics["test_kl"]) == ((log_p_x - kl).mean().item(), kl.mean().item())
+    assert metrics["test_elbo"] == experiment.watch()["test_elbo"]
+    assert metrics["test_elbo_stderr"] == pytest.approx((log_p_x - kl).std().item() / math.sqrt(60))
+    sampled = log_likelihood_sampled(vae, images, 3)
+    assert metrics["iwae_samples"] == 3 and metrics["test_log_likelihood"] == pytest.approx(sampled.mean().item())
+    assert metrics["test_log_likelihood_stderr"] == pytest.approx(sampled.std().item() / math.sqrt(60))
     means = vae.train_images.mean(0) * 0.98 + 0.01, torch.full((784,), 0.13)
-    ignoring, constant = (hw5_vae.logpdf_bernoulli(vae.test_images, p).mean().item() for p in means)
+    ignoring, constant = (hw5_vae.logpdf_bernoulli(images, p).mean().item() for p in means)
     assert metrics["test_elbo_ignoring_z"] == pytest.approx(ignoring, abs=2)
     assert metrics["test_elbo_ignoring_z"] > constant
-    for name, images in (("test", vae.test_images), ("train", vae.train_images)):
-        exact = vae.log_likelihood_exact(images)[0]
-        assert metrics[f"{name}_log_likelihood_exact"] == pytest.approx(exact.mean().item())
-        if name == "test":
-            assert metrics["test_log_likelihood_exact_stderr"] == pytest.approx(exact.std().item() / math.sqrt(60))
-    assert (tmp_path / "gap.png").exists() and "collapse" in capsys.readouterr().err, "an untrained model ignores z"
-    assert len(vae.summary(metrics)) == 4
+    exact, error, best_z = log_likelihood_exact(vae, images)
+    in_training = log_likelihood_exact(vae, vae.train_images)[0]
+    assert metrics["test_log_likelihood_exact"] == pytest.approx(exact.mean().item())
+    assert metrics["test_log_likelihood_exact_error"] == pytest.approx(error.mean().item())
+    assert metrics["train_log_likelihood_exact"] == pytest.approx(in_training.mean().item())
+    assert metrics["test_log_likelihood_exact_stderr"] == pytest.approx(exact.std().item() / math.sqrt(60))
+    torch.testing.assert_close(findings["gap"], exact - (log_p_x - kl))
+    torch.testing.assert_close(findings["best_z"], best_z)
+    assert not any(tmp_path.iterdir()), "measuring draws nothing"
+    experiment.visualize_findings(findings)
+    assert {path.name for path in tmp_path.iterdir()} == {"gap.png"}
 
 
-def test_exact_values_are_for_planes_of_latents_only():
-    vae = small_vae(limit=30, iwae_samples=2, latent_dimension=3)
-    metrics = vae.measure()
-    assert not any("exact" in name for name in metrics) and len(vae.summary(metrics)) == 3
+def test_the_summary_says_what_was_measured_and_where_z_says_nothing():
+    experiment = small_vae(limit=60, iwae_samples=3)
+    metrics, _ = experiment.measure()
+    lines = experiment.summary(metrics)
+    assert metrics["test_kl"] < 0.5, "an untrained model ignores z"
+    assert len(lines) == 5 and lines[-1] == "Posterior collapse: q(z|x) is the prior, so that z says nothing of x."
+    assert "60 test images, in nats per image" in lines[0] and f"{metrics['test_elbo']:.1f}" in lines[1]
+    assert f"{metrics['test_elbo_ignoring_z']:.1f}" in lines[1] and f"{metrics['test_log_likelihood']:.1f}" in lines[2]
+    assert f"{metrics['test_log_likelihood_exact']:.1f}" in lines[3]
+    assert experiment.summary({**metrics, "test_kl": 3.0}) == lines[:-1]
+
+
+def test_exact_values_are_for_planes_of_latents_only(tmp_path):
+    experiment = small_vae(limit=30, iwae_samples=2, latent_dimension=3)
+    experiment.folder = tmp_path
+    metrics, findings = experiment.measure()
+    assert not any("exact" in name for name in metrics) and len(experiment.summary({**metrics, "test_kl": 3.0})) == 3
+    assert findings == {} and experiment.visualize_findings(findings) is None and not any(tmp_path.iterdir())
+
+
+def test_measuring_changes_nothing_of_the_training(tmp_path):
+    """In the middle of two epochs, with all figures, or not at all: the same weights."""
+    weights = []
+    for looks in (False, True):
+        experiment = small_vae(limit=60, num_epoches=2, iwae_samples=2)
+        experiment.folder = tmp_path
+        for row in experiment.rows(0):
+            experiment.record["history"].append({**row, "seconds": 0.0})
+            if looks and row["epoch"] == 1:
+                first, second = experiment.measure(), experiment.measure()
+                assert first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in first[1])
+                experiment.visualize()
+                experiment.visualize_findings(first[1])
+        weights.append([value.clone() for value in experiment.homework.state_dict().values()])
+    assert all(map(torch.equal, *weights))
 
 
 # ---- figures
@@ -268,9 +261,20 @@ def test_exact_values_are_for_planes_of_latents_only():
 
 @pytest.fixture
 def drawn(tmp_path):
-    vae = small_vae(limit=300)
-    vae.folder = tmp_path
-    return vae
+    experiment = small_vae(limit=300)
+    experiment.folder = tmp_path
+    return experiment
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """All images that figures show while this test runs."""
+    from matplotlib.axes import Axes
+
+    shown, imshow = [], Axes.imshow
+    keep = lambda axes, picture, **more: shown.append(torch.as_tensor(picture)) or imshow(axes, picture, **more)
+    monkeypatch.setattr(Axes, "imshow", keep)
+    return shown
 
 
 def test_history_figure(drawn):
@@ -280,29 +284,25 @@ def test_history_figure(drawn):
     assert (drawn.folder / "elbo.png").exists()
 
 
-def test_gap_figure_shows_the_worst_images(drawn, monkeypatch):
+def test_gap_figure_shows_the_worst_images(drawn, pictures):
     """Gaps of a known order: each of the ten columns is an image and its reconstructions at two codes."""
-    shown = []
-    monkeypatch.setattr("hw5_lab.vae.tile", lambda images, *size: shown.append((images, size)) or np.zeros((90, 338)))
-    exact = torch.arange(300.0) / 10
-    best_z = torch.stack([torch.arange(300.0) / 100] * 2, 1)
-    gap = drawn.visualize_gap(torch.zeros(300), exact, best_z)
-    assert torch.equal(gap, exact), "log p(x) - ELBO"
-    (images, size), worst = shown[0], torch.arange(299, 289, -1)
-    assert size == (3, 10)
-    x, at_mean, at_best = images.view(10, 3, 784).unbind(1)
+    findings = {"gap": torch.arange(300.0) / 10, "best_z": torch.stack([torch.arange(300.0) / 100] * 2, 1)}
+    assert torch.equal(drawn.visualize_findings(findings), findings["gap"])
+    (picture,), worst, vae = pictures, torch.arange(299, 289, -1), drawn.homework
+    assert picture.shape == (3 * 28, 10 * 28)
+    x, at_mean, at_best = picture.view(3, 28, 10, 28).transpose(1, 2).flatten(2)
     assert torch.equal(x, drawn.test_images[worst]), "the largest gaps first"
     with torch.no_grad():
-        torch.testing.assert_close(at_mean, drawn.decoder(drawn.encoder(x)[0]))
-        torch.testing.assert_close(at_best, drawn.decoder(best_z[worst]))
+        torch.testing.assert_close(at_mean, vae.decoder(vae.encoder(x)[0]))
+        torch.testing.assert_close(at_best, vae.decoder(findings["best_z"][worst]))
 
 
 @pytest.mark.parametrize("settings", [dict(latent_dimension=1), dict(limit=1), dict(latent_dimension=5)])
 def test_every_figure_of_odd_sizes(settings, tmp_path):
-    vae = small_vae(**{"limit": 50, "num_epoches": 1, **settings})
-    vae.folder = tmp_path
-    train(vae)
-    vae.visualize()
+    experiment = small_vae(**{"limit": 50, "num_epoches": 1, **settings})
+    experiment.folder = tmp_path
+    train(experiment)
+    experiment.visualize()
     assert {path.stem for path in tmp_path.iterdir()} == {
         "data_space",
         "latent_space",
@@ -311,9 +311,15 @@ def test_every_figure_of_odd_sizes(settings, tmp_path):
     }
 
 
-def test_without_a_folder_nothing_is_written(monkeypatch):
-    monkeypatch.setattr("hw5_lab.model.write", lambda *_: pytest.fail("wrote a file"))
-    assert small_vae(limit=20).visualize_data_space().shape == (307, 59)
+def test_without_a_folder_nothing_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr("hw5_lab.experiments.experiment.write", lambda *_: pytest.fail("wrote a file"))
+    monkeypatch.setattr(hw5_vae.VAE, "folder", tmp_path / "figures")
+    experiment = small_vae(limit=20, num_epoches=1, iwae_samples=2)
+    train(experiment)
+    experiment.visualize()
+    experiment.visualize_findings(experiment.measure()[1])
+    assert experiment.homework.visualize_data_space().shape == (307, 59)
+    assert not any(tmp_path.iterdir()), "an experiment's figures are its own"
 
 
 # ---- files of weights
@@ -321,47 +327,60 @@ def test_without_a_folder_nothing_is_written(monkeypatch):
 
 def test_course_weights_are_written_and_read(tmp_path):
     paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
-    vae = small_vae(num_epoches=2, limit=100, **paths)
-    vae.run_epoch(0, lambda: None)
-    vae.after_epoch(1)
-    assert not any(tmp_path.iterdir()), "the weights are written when they are trained"
-    vae.run_epoch(1, lambda: None)
-    vae.after_epoch(2)
-    assert_same_weights(vae, small_vae(resume_training=True, **paths))
-    assert_same_weights(vae, small_vae(hw5_vae.VAE, resume_training=True, **paths))
+    experiment = small_vae(num_epoches=2, limit=100, **paths)
+    for row in experiment.rows(0):
+        assert not any(tmp_path.iterdir()), "the weights are written when they are trained"
+        experiment.after_epoch(row["epoch"])
+    again = small_vae(limit=100, seed=5, **paths)
+    again.load_weights()
+    assert_same_weights(experiment.homework, again.homework)
+    alone = hw5_vae.VAE(argparse.Namespace(hidden_units=8, resume_training=True, **paths))
+    assert_same_weights(experiment.homework, alone)
 
 
-def test_resuming_without_names_of_files_is_for_a_checkpoint():
-    torch.manual_seed(1)
-    vae = small_vae(resume_training=True)
-    torch.manual_seed(1)
-    assert_same_weights(vae, small_vae())
+def test_weights_are_written_after_the_refinement_too(tmp_path):
+    paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
+    experiment = small_vae(num_epoches=1, refine_encoder=1, limit=100, **paths)
+    train(experiment)
+    kept = torch.load(paths["e_path"], weights_only=True)
+    assert all(torch.equal(value, kept[name]) for name, value in experiment.homework.encoder.state_dict().items())
+
+
+def test_building_reads_no_weights():
+    """Also with --resume_training: whether a checkpoint is there is not yet known."""
+    assert_same_weights(small_vae(limit=30, resume_training=True).homework, small_vae(limit=30).homework)
+
+
+def write_weights(experiment):
+    for network, path in experiment.weights_files():
+        torch.save(network.state_dict(), path)
 
 
 def test_one_course_weight_file_alone_is_refused(tmp_path):
-    small_vae(e_path=tmp_path / "e.pt").save_weights()
+    experiment = small_vae(limit=30, e_path=str(tmp_path / "e.pt"))
+    write_weights(experiment)
     before = (tmp_path / "e.pt").read_bytes()
     with pytest.raises(ValueError, match="--d_path: no such file; --resume_training reads --e_path and --d_path"):
-        small_vae(resume_training=True, e_path=tmp_path / "e.pt")
+        experiment.load_weights()
     assert (tmp_path / "e.pt").read_bytes() == before
 
 
 def test_course_weights_of_another_size_are_refused(tmp_path):
     paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
-    vae = small_vae(**paths)
-    vae.save_weights()
+    experiment = small_vae(limit=30, **paths)
+    write_weights(experiment)
     with pytest.raises(ValueError, match="e.pt: holds other weights than those of this Encoder"):
-        small_vae(hidden_units=9, resume_training=True, **paths)
+        small_vae(limit=30, hidden_units=9, **paths).load_weights()
     with pytest.raises(ValueError, match="nowhere: no such file"):
-        small_vae(resume_training=True, e_path="nowhere", d_path="nowhere")
-    nn.init.constant_(vae.decoder.fc2.bias, math.nan)
-    vae.save_weights()
+        small_vae(limit=30, e_path=str(tmp_path / "nowhere"), d_path=str(tmp_path / "there")).load_weights()
+    nn.init.constant_(experiment.homework.decoder.fc2.bias, math.nan)
+    write_weights(experiment)
     with pytest.raises(ValueError, match="d.pt: holds NaN or infinite weights"):
-        small_vae(resume_training=True, **paths)
+        small_vae(limit=30, **paths).load_weights()
 
 
 def test_settings_that_are_not_given_are_those_of_the_edition():
-    args = LabVAE(argparse.Namespace()).args
+    args = settings_of("hw5_vae")
     assert (args.num_epoches, args.batch_size, args.hidden_units, args.latent_dimension, args.data_dimension) == (
         200,
         100,

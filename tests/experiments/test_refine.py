@@ -1,4 +1,4 @@
-"""hw5_lab/refine: the decoder stays, training is a plain loop, images deform within bounds, the ELBO rises."""
+"""hw5_lab/experiments/refine: the decoder stays, training is a plain loop, images deform within bounds, ELBO rises."""
 
 import math
 
@@ -9,9 +9,8 @@ from torch import nn
 from torch.distributions import Normal
 
 import hw5_vae
-from hw5_lab import refine
-from hw5_lab.editions import ese546, hw8, uva
-from hw5_lab.refine import deform
+from hw5_lab.experiments import refine
+from hw5_lab.experiments.refine import deform
 
 PIXELS = torch.arange(28.0) - 13.5  # places along a row, from the centre
 
@@ -32,18 +31,22 @@ def log_p_x(vae, images):
     return (log_p_x_z + Normal(0, 1).log_prob(z).sum(1, keepdim=True)).logsumexp(0)
 
 
-@pytest.mark.parametrize("kind", [None, uva.VAE, ese546.VAE, hw8.VAE])
-def test_the_encoder_moves_and_the_model_does_not(kind):
-    vae = small_vae(**({"kind": kind} if kind else {}), limit=250, num_epoches=1, refine_encoder=2, latent_dimension=2)
-    assert vae.epochs == 3, "the epochs of refinement come after those of training"
-    vae.run_epoch(0, lambda: None)
-    decoder, encoder, images = weights(vae.decoder), weights(vae.encoder), vae.test_images[:50]
+@pytest.mark.parametrize("edition", ["cs446", "uva", "ese546", "hw8"])
+def test_the_encoder_moves_and_the_model_does_not(edition):
+    experiment = small_vae(edition, limit=250, num_epoches=1, refine_encoder=2, latent_dimension=2)
+    vae = experiment.homework
+    assert experiment.epochs == 3, "the epochs of refinement come after those of training"
+    rows = experiment.rows(0)
+    next(rows)
+    decoder, encoder, images = weights(vae.decoder), weights(vae.encoder), experiment.test_images[:50]
     before, optimizer = log_p_x(vae, images), str(vae.optimizer.state_dict())
     gradients = [parameter.grad.clone() for parameter in vae.decoder.parameters()]
-    for epoch in (1, 2):
-        row = vae.run_epoch(epoch, lambda: None)
-        assert set(row) == set(vae.columns) - {"epoch", "seconds"}
+    numbers = []
+    for row in rows:
+        numbers.append(row["epoch"])
+        assert tuple(row) == experiment.columns[:-1]
         assert row["train_elbo"] == pytest.approx(row["train_reconstruction"] - row["train_kl"])
+    assert numbers == [2, 3]
     assert all(torch.equal(a, b) for a, b in zip(decoder, weights(vae.decoder))), "the decoder must be frozen"
     left = [parameter.grad for parameter in vae.decoder.parameters()]
     assert all(map(torch.equal, gradients, left)), "the decoder needs no gradients: backward(inputs=...)"
@@ -53,31 +56,45 @@ def test_the_encoder_moves_and_the_model_does_not(kind):
 
 
 def test_without_the_flag_nothing_is_refined():
-    vae = small_vae(limit=100, num_epoches=3)
-    assert vae.epochs == 3 and "refiner" not in vae.parts
+    experiment = small_vae(limit=100, num_epoches=3)
+    assert experiment.epochs == 3 and "refiner" not in experiment.parts
+    assert [row["epoch"] for row in experiment.rows(0)] == [1, 2, 3]
 
 
 def test_refinement_begins_with_the_weights_of_plain_training():
     """The homework's epochs before it are the same with and without the flag."""
     models = []
     for epochs in (0, 4):
-        torch.manual_seed(3)
-        models.append(small_vae(limit=250, num_epoches=2, refine_encoder=epochs))
-        for epoch in range(2):
-            models[-1].run_epoch(epoch, lambda: None)
+        experiment = small_vae(limit=250, num_epoches=2, refine_encoder=epochs)
+        rows = experiment.rows(0)
+        for _ in range(2):
+            next(rows)
+        models.append(experiment.homework)
     assert_same_weights(*models)
+
+
+def test_refinement_goes_on_where_it_stopped():
+    """rows(first) within the refinement: not again the homework's epochs, and the rate of the moment."""
+    experiment = small_vae(limit=30, num_epoches=3, refine_encoder=4)
+    before = weights(experiment.homework.decoder)
+    numbers = [row["epoch"] for row in experiment.rows(5)]
+    assert numbers == [6, 7] and all(map(torch.equal, before, weights(experiment.homework.decoder)))
+    rate = experiment.parts["refiner"].param_groups[0]["lr"]
+    assert rate == pytest.approx(3e-3 * (1 + math.cos(math.pi * 3 / 4)) / 2)
 
 
 def test_refinement_is_the_plain_loop(monkeypatch):
     """Two epochs of 3 steps, in double precision: Adam on the bound of deformed images, rate and deformation falling."""
     single = lambda x, generator, binary, strength: deform(x.float(), generator, binary, strength).double()
     monkeypatch.setattr(refine, "deform", single)
-    vae, plain = (small_vae(limit=250, num_epoches=5, refine_encoder=2).double() for _ in range(2))
-    plain.load_state_dict(vae.state_dict())
+    vae, plain = (small_vae(limit=250).homework.double() for _ in range(2))
     images = vae.train_images = vae.train_images.double()
     optimizer = torch.optim.Adam(plain.encoder.parameters(), lr=3e-3)
     shuffle, noise = (torch.Generator().manual_seed(1234) for _ in range(2))
-    expected, rows, ticks = [], [], []
+    expected, rows = [], []
+    refiner, ticks = refine.make_optimizer(vae.encoder), []
+    refiner.register_step_post_hook(lambda *_: ticks.append(1))
+    refining = refine.epochs(vae, refiner, 2)
     for epoch in range(2):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1.0, 0.5)[epoch]
         bounds = []
@@ -91,51 +108,53 @@ def test_refinement_is_the_plain_loop(monkeypatch):
             optimizer.step()
             bounds.append(elbo.item() * len(x))
         expected.append(sum(bounds) / 250)
-        rows.append(vae.train_epoch(5 + epoch, lambda: ticks.append(1)))
+        rows.append(next(refining))
+    assert next(refining, None) is None and [row["epoch"] for row in rows] == [1, 2]
     assert_same_weights(vae, plain, 1e-9)
     assert [row["train_elbo"] for row in rows] == pytest.approx(expected), "of the deformed images, a mean over images"
     assert len(ticks) == 6
 
 
-@pytest.mark.parametrize("kind", [None, hw8.VAE])
-def test_pixels_stay_as_the_edition_has_them(kind, monkeypatch):
+@pytest.mark.parametrize("edition", ["cs446", "uva", "ese546", "hw8"])
+def test_pixels_stay_as_the_edition_has_them(edition, monkeypatch):
     seen = []
     monkeypatch.setattr(refine, "deform", lambda *args, **more: seen.append(deform(*args, **more)) or seen[-1])
-    small_vae(**({"kind": kind} if kind else {}), limit=50, num_epoches=1, refine_encoder=1).train_epoch(1)
-    assert (set(seen[0].unique().tolist()) == {0.0, 1.0}) == (kind is None), "gray stays gray, binary stays binary"
+    list(small_vae(edition, limit=50, num_epoches=1, refine_encoder=1).rows(1))
+    assert (set(seen[0].unique().tolist()) == {0.0, 1.0}) == (edition != "hw8"), "gray stays gray, binary stays binary"
 
 
 def test_rates_are_on_a_cosine():
-    vae, rates = small_vae(limit=30, num_epoches=3, refine_encoder=4), []
-    for epoch in range(4):
-        vae.train_epoch(3 + epoch)
-        rates.append(vae.parts["refiner"].param_groups[0]["lr"])
+    experiment, rates = small_vae(limit=30, num_epoches=3, refine_encoder=4), []
+    for _ in experiment.rows(3):
+        rates.append(experiment.parts["refiner"].param_groups[0]["lr"])
     assert rates == pytest.approx([3e-3 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(4)])
 
 
 def test_non_finite_loss_stops():
-    vae = small_vae(limit=100, num_epoches=1, refine_encoder=1)
-    nn.init.constant_(vae.decoder.fc2.bias, math.nan)
-    before = weights(vae.encoder)
-    with pytest.raises(FloatingPointError, match="loss nan while the encoder is refined"):
-        vae.train_epoch(1)
-    assert all(torch.equal(a, b) for a, b in zip(before, weights(vae.encoder))), "the weights stay as they were"
+    experiment = small_vae(limit=100, num_epoches=1, refine_encoder=1)
+    nn.init.constant_(experiment.homework.decoder.fc2.bias, math.nan)
+    with pytest.raises(
+        FloatingPointError, match="epoch 2, step 1: the loss is not finite while the encoder is refined"
+    ):
+        next(experiment.rows(1))
 
 
 def test_refinement_raises_the_bound_of_images_that_were_not_trained_on(monkeypatch):
-    """An encoder that has seen 200 images often overfits. Deformed images mend that, the same images do not."""
-    settings = dict(train_size=200, batch_size=5, num_epoches=40, refine_encoder=20, hidden_units=64, lr=4e-3)
-    vae, plain = small_vae(**settings), small_vae(**settings)
-    for epoch in range(40):
-        vae.train_epoch(epoch)
-    plain.load_state_dict(vae.state_dict())
-    before = vae.evaluate()["test_elbo"]
-    for epoch in range(40, 60):
-        vae.train_epoch(epoch)
+    """An encoder that has seen 100 images often overfits. Deformed images mend that, the same images do not."""
+    settings = dict(train_size=100, batch_size=10, num_epoches=30, refine_encoder=15, hidden_units=64, lr=8e-3)
+    experiment, plain = small_vae(**settings), small_vae(**settings)
+    vae, held_out = experiment.homework, experiment.test_images
+    elbo = lambda vae: torch.sub(*vae.evaluate(held_out)).mean().item()
+    for _ in vae.epochs():
+        pass
+    plain.homework.load_state_dict(vae.state_dict())
+    before = elbo(vae)
+    for _ in refine.epochs(vae, experiment.more_parts["refiner"], 15):
+        pass
     monkeypatch.setattr(refine, "deform", lambda x, *rest, **more: x)
-    for epoch in range(40, 60):
-        plain.train_epoch(epoch)
-    after, without = (each.evaluate()["test_elbo"] for each in (vae, plain))
+    for _ in refine.epochs(plain.homework, plain.more_parts["refiner"], 15):
+        pass
+    after, without = elbo(vae), elbo(plain.homework)
     assert after > max(before, without) + 0.3, f"{before:.2f}, then {after:.2f}; {without:.2f} undeformed"
 
 

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
 import hw5_vae
-from hw5_lab import diffusion as lab_diffusion
+from hw5_lab import door
 from hw5_lab.page import explore
-from hw5_lab import gan as lab_gan
-from hw5_lab import vae as lab_vae
 from hw5_lab.editions import ese546
-from hw5_lab.folder import FIGURE
+from hw5_lab.measures.likelihood import log_likelihood_exact
+from hw5_lab.measures.scores import optimal_score
+from hw5_lab.runs.folder import FIGURE
 from helpers import ROOT, SAMPLE, run_script
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1>&[[data]]"
@@ -34,42 +34,53 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 # -------------------------------------------------------------------------------------------------------- models
 
 
+class Made:
+    """An experiment and what was found of it; its attributes are those of the experiment, then of its homework."""
+
+    def __init__(self, experiment, findings=None):
+        self.experiment, self.findings = experiment, findings or {}
+
+    def __getattr__(self, name):
+        if name in ("experiment", "findings") or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.experiment if hasattr(self.experiment, name) else self.experiment.homework, name)
+
+
 @cache
 def make_vae(edition="cs446", latent=2, epochs=3):
     """A VAE of the edition's size, trained for some epochs on the sample."""
     flags = "--edition", edition, "--latent_dimension", latent, "--epochs", epochs, "--data_dir", SAMPLE
-    model = lab_vae.build(lab_vae.parse_args([*map(str, flags)]))
-    for epoch in range(epochs):
-        model.run_epoch(epoch, lambda: None)
-    if latent == 2:
-        log_p_x, kl = model.bounds(model.test_images)
-        exact, _, _ = model.log_likelihood_exact(model.test_images, 60)  # as measure() does, but coarser
-        model.gap = exact - log_p_x + kl
-    return model
+    experiment = door.build("hw5_vae", door.parse_args("hw5_vae", [*map(str, flags)]))
+    list(experiment.rows(0))
+    if latent != 2:
+        return Made(experiment)
+    log_p_x, kl = experiment.homework.evaluate(experiment.test_images)
+    exact, _, _ = log_likelihood_exact(experiment.homework, experiment.test_images, 60)  # coarser than measure()
+    return Made(experiment, {"gap": exact - log_p_x + kl})
 
 
 @cache
 def make_gan(edition="cs446", steps=12):
     """A GAN of the edition's size after some steps, with two earlier generators and a best one."""
-    model = lab_gan.build(lab_gan.parse_args(["--edition", edition, "--data_dir", str(SAMPLE)]))
-    model.record["history"] = [{}] * 3
+    experiment = door.build("hw5_gan", door.parse_args("hw5_gan", ["--edition", edition, "--data_dir", str(SAMPLE)]))
+    gan, record = experiment.homework, experiment.record
+    record["history"] = [{}] * 3
     for epoch in (1, 2, 3):
         for step in range(steps):
-            real = model.scale(model.train_images[32 * step : 32 * step + 32])
-            model.step(real, model.draw_z(32, model.noise))
-        model.record["snapshots"].append((epoch, lab_gan.weights_of(model.gen)))
-    model.record["best"] = {"epoch": 2, "gen": model.record["snapshots"][1][1]}
-    return model
+            real = gan.scale(gan.train_images[32 * step : 32 * step + 32])
+            gan.step(real, gan.draw_z(32, gan.noise_rng))
+        record["snapshots"].append((epoch, experiment.sampler_weights()))
+    record["best"] = {"epoch": 2, "gen": record["snapshots"][1][1]}
+    return Made(experiment)
 
 
 @cache
 def make_diffusion(edition="cs446"):
     """A score network of the edition's size after 60 steps."""
-    model = lab_diffusion.build(lab_diffusion.parse_args(["--edition", edition]))
-    model.done = 0
+    experiment = door.build("hw5_diffusion", door.parse_args("hw5_diffusion", ["--edition", edition]))
     for _ in range(60):
-        model.step()
-    return model
+        experiment.homework.step()
+    return Made(experiment)
 
 
 MODELS = {
@@ -90,7 +101,8 @@ LARGEST = {"vae": 3e6, "gan": 3.5e6, "diffusion": 0.8e6}  # bytes of a page
 @cache
 def describe(name):
     function, make = MODELS[name]
-    return function(make())
+    made = make()
+    return function(made.experiment, made.findings)
 
 
 def a_figure():
@@ -155,7 +167,8 @@ def rounded(network):
 
 
 def test_the_same_run_writes_the_same_bytes():
-    first, second = (explore.page("vae", explore.describe_vae(make_vae()), a_run()) for _ in range(2))
+    describe_again = lambda: explore.describe_vae(make_vae().experiment, make_vae().findings)
+    first, second = (explore.page("vae", describe_again(), a_run()) for _ in range(2))
     assert first == second
 
 
@@ -177,6 +190,7 @@ def test_a_page_tells_neither_folders_nor_times():
     assert '"seconds"' not in text, "times differ from run to run: the same run would write other bytes"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["hw5_vae.py", "hw5_gan.py", "hw5_diffusion.py"])
 def test_a_run_leaves_a_page_and_evaluate_the_same(script, tmp_path):
     flags = ["--output_dir", tmp_path / "run", "--quiet"]
@@ -198,6 +212,7 @@ def test_write_page_replaces_a_page_at_once(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["explore.html"], "a half-written file was left"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_a_page_has_the_size_that_it_may_have(files, name):
     kind = KINDS.get(name, name)
@@ -245,8 +260,8 @@ def test_a_byte_for_each_weight_changes_little():
 
 
 def test_a_model_that_no_page_can_hold_says_so():
-    model = lab_vae.build(lab_vae.parse_args(["--hidden_units", "6000"]))
-    description = explore.describe_vae(model)
+    line = ["--hidden_units", "6000", "--data_dir", str(SAMPLE)]
+    description = explore.describe_vae(door.build("hw5_vae", door.parse_args("hw5_vae", line)), {})
     assert description["model"] is None and f"{explore.MOST:,}" in description["note"]
     assert "8,000,000 at most. So it shows no model." in explore.page("vae", description, a_run())
 
@@ -261,7 +276,7 @@ def test_figures_beyond_the_room_and_damaged_ones_are_named():
 def test_the_images_with_the_largest_gap_are_those_of_gap_png():
     model = make_vae()
     images, labels = (describe("vae")["model"][name] for name in ("gap_images", "gap_labels"))
-    worst = model.gap.argsort(descending=True)[:10]
+    worst = model.findings["gap"].argsort(descending=True)[:10]
     assert torch.equal(torch.from_numpy(images).float(), model.test_images[worst])
     assert labels.tolist() == model.test_labels[worst].argmax(1).tolist()
 
@@ -270,7 +285,9 @@ def test_only_figures_of_the_run_get_into_the_page(tmp_path):
     for name in ("holiday.png", "samples_epoch_20.png", "data.png"):
         (tmp_path / name).write_bytes(a_figure())
     model = make_diffusion()
-    explore.write_explore(model, {}, {"command": "python hw5_diffusion.py", "seed": 0}, tmp_path)
+    explore.write_explore(
+        model.experiment, {}, {"command": "python hw5_diffusion.py", "seed": 0}, tmp_path, model.findings
+    )
     page = (tmp_path / "explore.html").read_text(encoding="utf-8")
     assert "holiday" not in page and 'alt="samples_epoch_20.png"' in page and 'alt="data.png"' in page
     sources = [*ROOT.glob("hw5_*.py"), *(ROOT / "hw5_lab").rglob("*.py")]
@@ -290,7 +307,9 @@ def test_a_page_is_written_in_a_moment(name, tmp_path):
     """A loose bound in s, for a machine under load. At rest it is less than one second."""
     model = MODELS[name][1]()
     start = time.perf_counter()
-    explore.write_explore(model, {}, {"command": f"python hw5_{name}.py", "seed": 0}, tmp_path)
+    explore.write_explore(
+        model.experiment, {}, {"command": f"python hw5_{name}.py", "seed": 0}, tmp_path, model.findings
+    )
     took = time.perf_counter() - start
     print(f"{name}: {took:.2f} s")
     assert took < 8
@@ -397,7 +416,9 @@ def test_bound_and_exact_likelihood_are_those_of_torch(open_page, name):
     grid = torch.cartesian_prod(line, line)
     log_p_z = hw5_vae.logpdf_diagonal_gaussian(grid, torch.zeros(2).double(), torch.ones(2).double())
     logits = decoder.logits(grid)
-    exact_by_model, error, _ = model.log_likelihood_exact(model.test_images)  # of all: a grid as wide as the page's
+    exact_by_model, error, _ = log_likelihood_exact(
+        model.homework, model.test_images
+    )  # of all: a grid as wide as the page's
     with open_page(name) as page:
         for i in range(3):
             code = "(x) => ({ ...hw5.vae.posterior(x), ...hw5.vae.bound(x), logJoint: 0 })"
@@ -478,18 +499,18 @@ def test_scores_are_those_of_torch(open_page, edition):
     model = make_diffusion(edition)
     (left, right), (low, high) = model.window
     x = torch.tensor([left, low]) + torch.rand(9, 2) * torch.tensor([right - left, high - low])
-    network = rounded(model.average)
+    network = rounded(model.sampler)
     if hasattr(network, "frequencies"):
-        network.frequencies = model.average.frequencies.double()
+        network.frequencies = model.sampler.frequencies.double()
     points = "Float64Array.from(a[0].flat()), a[1]"
     with open_page({"cs446": "diffusion"}.get(edition, edition)) as page:
         for sigma in (model.noise_levels[0].item(), model.noise_levels[-1].item()):
             score = network(x.double(), sigma)
             assert_near(numbers(page, f"hw5.diffusion.network({points})", x, sigma), score, "the network's score")
-            best, _ = lab_diffusion.optimal_score(x.double(), model.train_data.double(), sigma)
+            best, _ = optimal_score(x.double(), model.train_data.double(), sigma)
             assert_near(numbers(page, f"hw5.diffusion.best({points})", x, sigma), best, "the best possible score")
             # What float16 weights change, in units of the noise
-            assert (sigma * (score - model.average(x, sigma))).abs().max() < 0.02
+            assert (sigma * (score - model.sampler(x, sigma))).abs().max() < 0.02
         # One Langevin step without its noise, at the largest level
         alpha = model.args.langevin_eps * (model.noise_levels[0] / model.noise_levels[-1]).item() ** 2
         sigma, zeros = model.noise_levels[0].item(), 0 * x
@@ -892,7 +913,7 @@ def test_network_and_best_score_are_compared_at_a_point(open_page):
         probe = page.evaluate("({at: [...hw5.probe.at], best: [...hw5.probe.best]})")
         assert np.allclose(probe["at"], [0.6, 0.6], atol=0.02)
         at, data = torch.tensor([probe["at"]]).double(), model.train_data.double()
-        expected, _ = lab_diffusion.optimal_score(at, data, model.noise_levels[5].item())
+        expected, _ = optimal_score(at, data, model.noise_levels[5].item())
         assert_near(torch.tensor(probe["best"]).double(), expected, "the best score at the circle", 1e-4)
         page.keyboard.press("ArrowRight")
         assert page.evaluate("hw5.probe.at[0]") > probe["at"][0]

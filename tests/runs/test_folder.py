@@ -10,8 +10,8 @@ from helpers import MODULES, one_quickly, rows, small
 
 import hw5_utils as utils
 import hw5_vae
-from hw5_lab import folder as files
-from hw5_lab.folder import RunFolder
+from hw5_lab.runs import folder as files
+from hw5_lab.runs.folder import RunFolder
 
 
 def loud(*line):
@@ -26,6 +26,7 @@ def one_line(capsys, *words):
 # ---- a folder is one run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_new_run_renames_the_folder_of_an_earlier_one(finished, tmp_path, capsys):
     folder = tmp_path / "out"
@@ -76,7 +77,7 @@ def test_a_foreign_folder_is_refused_and_stays_byte_for_byte(name, flags, tmp_pa
 
 
 def test_the_mark_is_written_first_and_names_script_and_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr("hw5_lab.run.train", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+    monkeypatch.setattr("hw5_lab.runs.run.train", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
     with pytest.raises(SystemExit):
         hw5_vae.main(small("hw5_vae", tmp_path / "out", "--seed", 7))
     assert set(contents(tmp_path / "out")) == {"run.json"}
@@ -91,6 +92,7 @@ def test_a_process_killed_before_its_mark_leaves_a_folder_that_can_be_used(tmp_p
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
 
 
+@pytest.mark.slow
 def test_evaluate_rewrites_its_own_results_only(tmp_path):
     line = small("hw5_vae", tmp_path / "out", "--latent_dimension", 2)
     assert hw5_vae.main(line) == 0
@@ -268,6 +270,7 @@ def one_child_line(child, *words):
     assert message.count("\n") == 1 and all(word in message for word in words), message
 
 
+@pytest.mark.slow
 @one_quickly("hw5_gan")
 def test_full_disk_keeps_the_last_good_checkpoint(name, tmp_path, references):  # noqa: F811
     reference, _ = references(name)

@@ -14,13 +14,10 @@ from children import Child, arguments, assert_same_run, contents, stop_early, wa
 from helpers import small_sample
 from helpers import MODULES, each, one_quickly, rows, small
 
-import hw5_lab.run
-import hw5_lab.vae
+import hw5_lab.runs.run
 import hw5_vae
-from hw5_lab import diffusion, gan, vae
-from hw5_lab.folder import load_tensors, save_tensors
-
-LABORATORY = {"hw5_vae": vae, "hw5_gan": gan, "hw5_diffusion": diffusion}
+from hw5_lab.experiments.vae import VAEExperiment
+from hw5_lab.runs.folder import load_tensors, save_tensors
 
 
 # ---- kills and signals
@@ -120,7 +117,7 @@ def test_killed_between_the_last_checkpoint_and_its_history(tmp_path, monkeypatc
         raise SystemExit(137)
 
     with monkeypatch.context() as patch:
-        patch.setattr(hw5_lab.run, "save_history", killed)
+        patch.setattr(hw5_lab.runs.run, "save_history", killed)
         with pytest.raises(SystemExit):
             hw5_vae.main(small("hw5_vae", tmp_path / "out", "--epochs", 1))
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out", "--epochs", 1, "--resume")) == 0
@@ -143,8 +140,30 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path, capsys):
 def test_resume_of_a_finished_run_with_other_settings_names_them(tmp_path, capsys):
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
     capsys.readouterr()
-    assert hw5_vae.main(small("hw5_vae", tmp_path / "out", "--resume", "--epochs", 3)) == 2
-    assert "holds a finished run with --num_epoches 2, not 3" in capsys.readouterr().err
+    for flag, value, words in (("--epochs", 1, "--epochs 2, not 1"), ("--seed", 5, "--seed 1234, not 5")):
+        assert hw5_vae.main(small("hw5_vae", tmp_path / "out", "--resume", flag, value)) == 2
+        assert f"holds a finished run with {words}" in capsys.readouterr().err
+
+
+@one_quickly("hw5_gan", "hw5_diffusion")
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_goes_on_to_more_epochs(name, finished, tmp_path, capsys):
+    """Its first epochs stay, all flags that the command does not name are recalled, and its end is a run's end."""
+    folder = tmp_path / "out"
+    assert MODULES[name].main(small(name, folder, "--seed", 5)) == 0
+    before = rows(folder)
+    if not finished:
+        (folder / "metrics.json").unlink()
+    capsys.readouterr()
+    line = ["--output_dir", str(folder), "--resume", "--epochs", "4"]
+    assert MODULES[name].main(line) == 0
+    printed = capsys.readouterr().out
+    assert "Going on from epoch 2 to 4, at the learning rates of a run of so many epochs." in printed
+    after = rows(folder)
+    assert after[:2] == before and [row["epoch"] for row in after] == ["1", "2", "3", "4"]
+    assert json.loads((folder / "metrics.json").read_text())["seed"] == 5
+    assert MODULES[name].main(line) == 0 and "is finished: nothing to resume" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["out"], "no other folder was made"
 
 
 def test_evaluate_measures_as_the_run_did(tmp_path):
@@ -181,30 +200,30 @@ def test_an_abbreviated_edition_is_refused(tmp_path, capsys):
 
 
 def test_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch, capsys):
-    step, calls = hw5_vae.VAE.bound, []
+    step, calls = hw5_vae.VAE.terms, []
 
     def poisoned(self, x, generator):
         calls.append(1)
         log_p_x, kl = step(self, x, generator)
         return log_p_x * (math.nan if len(calls) == 7 else 1), kl  # four steps and an evaluation: step 2 of epoch 2
 
-    monkeypatch.setattr(hw5_vae.VAE, "bound", poisoned)
+    monkeypatch.setattr(hw5_vae.VAE, "terms", poisoned)
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 1
     message = capsys.readouterr().err
-    assert "epoch 2, step 2: loss nan (reconstruction nan, KL" in message and message.count("\n") == 1
+    assert "epoch 2, step 2: reconstruction nan, KL" in message and message.count("\n") == 1
     state = load_tensors(tmp_path / "out" / "checkpoint.pt")
     assert len(state["record"]["history"]) == 1
     assert all(value.isfinite().all() for value in state["parts"]["encoder"].values())
 
 
 def test_weights_that_diverge_in_the_last_step_are_not_kept(tmp_path, monkeypatch, capsys):
-    evaluate = vae.LabVAE.evaluate
+    watch = VAEExperiment.watch
 
-    def poison(self, images=None):
-        self.encoder.fc1.weight.data[0, 0] = math.nan
-        return evaluate(self, images)
+    def poison(self):
+        self.homework.encoder.fc1.weight.data[0, 0] = math.nan
+        return watch(self)
 
-    monkeypatch.setattr(vae.LabVAE, "evaluate", poison)
+    monkeypatch.setattr(VAEExperiment, "watch", poison)
     code, message = hw5_vae.main(small("hw5_vae", tmp_path / "out")), capsys.readouterr().err
     assert code == 1 and "is nan; try a smaller --lr" in message, message
     assert not (tmp_path / "out" / "checkpoint.pt").exists()
@@ -216,13 +235,13 @@ def test_too_little_memory_is_said_in_one_line(name, library, tmp_path, monkeypa
     def greedy(model, *_):
         torch.empty(2**60, dtype=torch.uint8) if library == "torch" else np.zeros(2**60, np.uint8)  # more than any has
 
-    monkeypatch.setattr(hw5_lab.run, "train", greedy)
+    monkeypatch.setattr(hw5_lab.runs.run, "train", greedy)
     code, message = MODULES[name].main(small(name, tmp_path / "out")), capsys.readouterr().err
     assert code == 2 and message.count("\n") == 1 and "not enough memory on cpu" in message, message
 
 
 def test_a_fault_of_the_code_is_not_called_one_of_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(vae.LabVAE, "run_epoch", lambda *_: torch.ones(2) @ torch.ones(3))
+    monkeypatch.setattr(hw5_vae.VAE, "step", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
         hw5_vae.main(small("hw5_vae", tmp_path / "out"))
 
@@ -262,14 +281,16 @@ def test_deterministic_is_enforced(tmp_path):
     [(0.2, "1 second"), (80, "80 seconds"), (100, "2 minutes"), (3000, "50 minutes"), (7300, "2 hours")],
 )
 def test_durations_in_words(seconds, words):
-    assert hw5_lab.run.duration(seconds) == words
+    assert hw5_lab.runs.run.duration(seconds) == words
 
 
+@pytest.mark.slow
 def test_the_announced_time_is_near_the_truth(tmp_path, capsys, monkeypatch):
     """Each step takes 20 ms: 4 steps, 50 epochs."""
-    monkeypatch.setattr(vae.LabVAE, "step", lambda self, x: time.sleep(0.02) or (-x.sum(1), x.sum(1)))
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: time.sleep(0.02) or step(self))
     monkeypatch.setattr(
-        vae.LabVAE, "look", lambda self: {f"test_{part}": 0.0 for part in ("elbo", "reconstruction", "kl")}
+        VAEExperiment, "watch", lambda self: {f"test_{part}": 0.0 for part in ("elbo", "reconstruction", "kl")}
     )
     line = [word for word in small("hw5_vae", tmp_path / "out", "--epochs", 50) if word != "--quiet"]
     assert hw5_vae.main(line) == 0

@@ -38,7 +38,7 @@ def assert_finished(done, folder, codes="codes: 0"):
     "command",
     [
         "RUN | head -1",
-        "RUN > /dev/full",
+        pytest.param("RUN > /dev/full", marks=pytest.mark.slow),
         pytest.param("RUN | true", marks=pytest.mark.slow),
         pytest.param("RUN >&-", marks=pytest.mark.slow),
     ],
@@ -49,7 +49,8 @@ def test_nobody_listens_to_stdout(command, unbuffered, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["RUN 2>&-", "RUN 2> /dev/full", pytest.param("RUN 2>&1 | true", marks=pytest.mark.slow)]
+    "command",
+    [pytest.param(line, marks=pytest.mark.slow) for line in ("RUN 2>&-", "RUN 2> /dev/full", "RUN 2>&1 | true")],
 )
 def test_stderr_is_closed_full_or_a_closed_pipe(command, tmp_path):
     done = shell(command, tmp_path / "out")
@@ -57,6 +58,7 @@ def test_stderr_is_closed_full_or_a_closed_pipe(command, tmp_path):
     assert "true" in command or "ELBO" in done.stdout, "it trains without a bar"
 
 
+@pytest.mark.slow
 def test_a_path_that_stdout_cannot_encode(tmp_path):
     folder = tmp_path / "caf\u00e9"
     done = shell("RUN", folder, PYTHONIOENCODING="ascii", PYTHONUTF8="0")

@@ -90,6 +90,7 @@ def namespaces():
     return subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code, words",
     [

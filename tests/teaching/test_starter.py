@@ -194,6 +194,7 @@ def test_nothing_of_a_solution_is_left(name, handed_out):
         "axes = figure.subplots()",
         "return grid",
         "super().__init__()",
+        "mu, sigma_square = self.encoder(x)",
         "loss_d.backward()",
         "self.optim_d.zero_grad()",
         "self.optim_d.step()",
@@ -231,7 +232,7 @@ def test_nothing_of_a_solution_is_left(name, handed_out):
         (("def step(", "def stride("), "GIVEN replaces step, which is not there"),
         (('"""4(e).', '"""4(g).'), "4(g), which starter_texts.py does not ask"),
         (("def _get_loss_g(", "def _loss_of_g("), "no function _get_loss_g whose docstring begins with"),
-        (("self.visualize_goal()", "generator_loss(0)"), "train needs a part of an answer"),
+        (("self.visualize_goal()", "generator_loss(0)"), "needs a part of an answer"),
     ],
 )
 def test_changed_scripts_are_noticed(edit, words):

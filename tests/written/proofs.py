@@ -1,12 +1,16 @@
-"""What the tests of the written questions share: distributions, a line of z, two small models, and a game.
+"""What the proofs of the written answers share: distributions, a line of z, small models, and a game.
 
 A distribution is a vector of probabilities with sum 1 everywhere, also on the line. Logarithms are natural.
+
+How much is proved: sums over all outcomes are exact, sums over the line are integrals to many digits, symbolic.py
+shows an identity for all values of its symbols. "For every q" is an identity or an inequality, checked for many random q. "Can"
+is an example, beside an example where it is not so. Where sampling is the point, the seed is fixed (conftest.py) and
+the bound is four standard errors.
 """
 
 import math
 from functools import cache
 
-import pytest
 import torch
 
 from hw5_lab.editions.hw8 import kl_divergence, reparameterize  # noqa: F401, the tests take both from here
@@ -18,14 +22,6 @@ LINE = STEP * torch.arange(-120, 121, dtype=torch.float64)[:, None]  # z, [241,1
 Z = LINE[:, 0]
 GAUSSIANS = [(mu, sigma) for mu in (0, 1, 2) for sigma in (0.5, 1, 1.5)]
 X = torch.tensor([[1.0, 0.0]], dtype=torch.float64)  # an image of two pixels, made from z on the line, or z in {0,1,2}
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """For every test of a file that imports this."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def close(value, expected, message, atol=1e-8):
@@ -71,9 +67,28 @@ def simplex(outcomes, steps):
     return counts[counts.sum(1) == steps] / steps
 
 
+def full(count, outcomes):
+    """Random distributions [count,outcomes] that exclude nothing."""
+    return (2 * torch.randn(count, outcomes)).softmax(1)
+
+
+def distributions(count, outcomes):
+    """Random distributions [count,outcomes], of which every third excludes some outcomes."""
+    kept = torch.rand(count, outcomes) < 0.5
+    kept[torch.arange(count), torch.randint(outcomes, (count,))] = True  # one at least
+    kept[torch.arange(count) % 3 != 0] = True
+    weights = full(count, outcomes) * kept
+    return weights / weights.sum(1, keepdim=True)
+
+
+def distance(q, p):
+    """Half the sum of |q - p|: 0 for q = p, 1 where they share nothing."""
+    return (q - p).abs().sum(-1) / 2
+
+
 def binary(length):
-    """All binary vectors [2**length,length], for a length of at least 2."""
-    return torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * length)
+    """All binary vectors [2**length,length]."""
+    return torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * length).view(-1, length)
 
 
 def parameters(mu, sigma):
@@ -137,6 +152,13 @@ def discrete_model(x=X):
     """p(z), log p(x|z), p(z|x), all [3], and log p(x), for an image x of two pixels."""
     prior = torch.tensor([0.5, 0.25, 0.25])
     log_p_x_z = logpdf_bernoulli(x.view(1, 2), torch.tensor([[0.2, 0.5], [0.4, 0.5], [0.8, 0.25]]))
+    joint = prior * log_p_x_z.exp()
+    return prior, log_p_x_z, joint / joint.sum(), joint.sum().log()
+
+
+def random_model(outcomes=4):
+    """The same for a random model with random z in {0, 1, ...}: p(z), log p(x|z), p(z|x), all [outcomes], log p(x)."""
+    prior, log_p_x_z = full(1, outcomes)[0], torch.rand(outcomes).log()
     joint = prior * log_p_x_z.exp()
     return prior, log_p_x_z, joint / joint.sum(), joint.sum().log()
 

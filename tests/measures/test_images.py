@@ -1,4 +1,4 @@
-"""hw5_lab/evaluator: its measures against closed forms and by hand; the classifier, and where it is kept."""
+"""hw5_lab/measures/images: measures against closed forms and by hand; the classifier, and where it is kept."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch
 from helpers import SAMPLE
 
 import hw5_utils as utils
-from hw5_lab import evaluator
-from hw5_lab.evaluator import Evaluator, in_unit
+from hw5_lab.measures import images as measures
+from hw5_lab.measures.images import Evaluator, in_unit, resemblance
 
 # ---- measures
 
@@ -23,7 +23,7 @@ def with_moments(mean, cov, count=400):
 
 def test_frechet_distance_of_known_gaussians():
     """Equal axes by hand; any two covariances against the closed form, by the eigenvalues of their product."""
-    distance = evaluator.frechet_distance
+    distance = measures.frechet_distance
     one = torch.ones(3, dtype=torch.double)
     narrow, wide = torch.diag(one), torch.diag(torch.tensor([1.0, 4, 9]).double())
     by_hand = distance(with_moments(0 * one, narrow), with_moments(2 * one, wide))
@@ -39,22 +39,22 @@ def test_frechet_distance_of_known_gaussians():
 
 def test_frechet_distance_to_itself_is_0():
     for features in (torch.randn(200, 5), torch.randn(3, 5), torch.ones(1, 5)):  # of full rank, of less, of none
-        assert evaluator.frechet_distance(features, features).item() == pytest.approx(0, abs=1e-6)
+        assert measures.frechet_distance(features, features).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_inception_score_is_the_number_of_clear_classes():
     clear = torch.full((30, 10), -100.0)
     clear[torch.arange(30), torch.arange(30) % 3] = 0
-    assert evaluator.inception_score(clear).item() == pytest.approx(3)
-    assert evaluator.inception_score(clear[:1].expand(30, 10)).item() == pytest.approx(1), "always the same digit"
+    assert measures.inception_score(clear).item() == pytest.approx(3)
+    assert measures.inception_score(clear[:1].expand(30, 10)).item() == pytest.approx(1), "always the same digit"
     vague = torch.full((30, 10), 0.1).log()
-    assert evaluator.inception_score(vague).item() == pytest.approx(1), "never a clear digit"
+    assert measures.inception_score(vague).item() == pytest.approx(1), "never a clear digit"
 
 
 def test_manifold_share_by_hand():
     points = torch.tensor([[0.0], [1.0], [3.0]])  # the nearest neighbours of each are 1, 1 and 2 away
     others = torch.tensor([[-1.1], [-0.9], [2.1], [4.9], [5.1]])
-    share = evaluator.manifold_share
+    share = measures.manifold_share
     assert share(points, others, k=1).item() == pytest.approx(3 / 5)
     assert share(points, others, k=2).item() == pytest.approx(5 / 5)
     assert share(points, points + 100).item() == 0
@@ -65,7 +65,7 @@ def test_nearest_neighbours():
     others = torch.rand(20, 1, 28, 28)
     images = others[[7, 3]].clone()
     images[1, 0, 0, 0] += 2
-    distances, indices = evaluator.nearest_neighbours(images, others)
+    distances, indices = measures.nearest_neighbours(images, others)
     assert indices.tolist() == [7, 3]
     torch.testing.assert_close(distances, torch.tensor([0.0, 2.0]), atol=0.02, rtol=0)
 
@@ -74,11 +74,11 @@ def test_precision_and_recall_are_not_swapped():
     """Generated points that are all among the real ones, but only at one of their two places."""
     real = torch.cat([torch.randn(100, 2), torch.randn(100, 2) + 50])
     log_p = torch.full((200, 10), 0.1).log()
-    metrics = Evaluator.compare((real[:100] + 0.01, log_p[:100]), (real, log_p))
+    metrics = resemblance((real[:100] + 0.01, log_p[:100]), (real, log_p))
     assert metrics["precision"] > 0.95, "generated images inside the manifold of the real ones"
     assert 0.4 < metrics["recall"] < 0.55, "real images inside the manifold of the generated ones"
     assert metrics["frechet_distance"] == pytest.approx(
-        evaluator.frechet_distance(real[:100] + 0.01, real).item()
+        measures.frechet_distance(real[:100] + 0.01, real).item()
     ) and metrics["inception_score"] == pytest.approx(1)
 
 
@@ -96,8 +96,8 @@ def data():
 def judge(data, tmp_path_factory):
     """An evaluator that has learned the digits of the sample."""
     judge = Evaluator(*data[:2], tmp_path_factory.mktemp("judge") / "classifier.pt")
-    assert judge.prepare() == 3 * 32, "three epochs of 4,000 images in minibatches of 128"
-    assert judge.prepare() == 0, "once"
+    assert judge.fit() == 3 * 32, "three epochs of 4,000 images in minibatches of 128"
+    assert judge.fit() == 0, "once"
     return judge
 
 
@@ -108,14 +108,14 @@ def test_images_come_into_the_unit_interval(data):
 
 
 def test_classifier_knows_the_digits(judge, data):
-    features, log_p = judge.look(in_unit(data[2]))
+    features, log_p = judge.classify(in_unit(data[2]))
     assert features.shape == (1000, 64) and (log_p.exp().sum(1) - 1).abs().max() < 1e-5
     assert (log_p.argmax(1) == data[3]).float().mean() > 0.9
-    assert torch.equal(judge.train_features[:1000], judge.look(in_unit(data[0][:1000]))[0])
+    assert torch.equal(judge.train_features[:1000], judge.classify(in_unit(data[0][:1000]))[0])
 
 
 def test_what_it_says_of_an_image_does_not_depend_on_the_others(judge, data):
-    whole, alone = judge.look(in_unit(data[2])), judge.look(in_unit(data[2][700:703]))
+    whole, alone = judge.classify(in_unit(data[2])), judge.classify(in_unit(data[2][700:703]))
     for a, b in zip(whole, alone):
         torch.testing.assert_close(a[700:703], b, rtol=1e-4, atol=1e-4)
 
@@ -124,11 +124,11 @@ def test_classifier_is_kept_for_the_same_images_only(judge, data):
     images, digits = data[:2]
     weights = judge.classifier.state_dict()
     again = Evaluator(images, digits, judge.path)
-    assert again.prepare() == 0, "read, not trained"
+    assert again.fit() == 0, "read, not trained"
     assert all(torch.equal(value, weights[name]) for name, value in again.classifier.state_dict().items())
     for other in ((images[:128], digits[:128]), (images, digits.flip(0))):
-        assert Evaluator(*other, judge.path).prepare(epochs=1, batch_size=1000) > 0, "other data, another classifier"
-        Evaluator(images, digits, judge.path).prepare(epochs=1, batch_size=1000)
+        assert Evaluator(*other, judge.path).fit(epochs=1, batch_size=1000) > 0, "other data, another classifier"
+        Evaluator(images, digits, judge.path).fit(epochs=1, batch_size=1000)
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def test_classifier_is_kept_for_the_same_images_only(judge, data):
 def test_a_damaged_classifier_is_trained_again(damage, judge, data, tmp_path):
     broken = tmp_path / "classifier.pt"
     whole = Evaluator(*data[:2], broken)
-    whole.prepare(epochs=1, batch_size=1000)
+    whole.fit(epochs=1, batch_size=1000)
     broken.write_bytes(damage(broken.read_bytes()))
-    assert Evaluator(*data[:2], broken).prepare(epochs=1, batch_size=1000) == 4
-    assert Evaluator(*data[:2], broken).prepare() == 0, "and kept"
+    assert Evaluator(*data[:2], broken).fit(epochs=1, batch_size=1000) == 4
+    assert Evaluator(*data[:2], broken).fit() == 0, "and kept"
 
 
 def test_classifier_moves_no_random_numbers_of_training_and_is_the_same_for_every_seed(data):
@@ -150,7 +150,7 @@ def test_classifier_moves_no_random_numbers_of_training_and_is_the_same_for_ever
         torch.manual_seed(seed)
         before = torch.get_rng_state()
         judge = Evaluator(*data[:2])
-        judge.prepare(epochs=1, batch_size=1000)
+        judge.fit(epochs=1, batch_size=1000)
         assert torch.equal(before, torch.get_rng_state())
         classifiers.append(judge.classifier.state_dict())
     assert all(torch.equal(value, classifiers[1][name]) for name, value in classifiers[0].items())
@@ -159,6 +159,6 @@ def test_classifier_moves_no_random_numbers_of_training_and_is_the_same_for_ever
 def test_rates_fall_to_0(data, monkeypatch):
     rates, step = [], torch.optim.Adam.step
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: rates.append(self.param_groups[0]["lr"]) or step(self))
-    Evaluator(data[0][:100], data[1][:100]).prepare(epochs=2, batch_size=50, lr=0.4)
+    Evaluator(data[0][:100], data[1][:100]).fit(epochs=2, batch_size=50, lr=0.4)
     assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert math.isfinite(sum(rates))

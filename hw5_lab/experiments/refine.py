@@ -10,33 +10,45 @@ import math
 import torch
 import torch.nn.functional as F
 
+from hw5_vae import cosine_decay
+
 LR, LAST = 3e-3, 0.4  # the first rate of Adam, and what is left of the deformations at the end
 ANGLE, SCALE, SHEAR, SHIFT, FIELD = 8.0, 0.05, 0.08, 1.0, 0.7  # the last two in pixels, the angle in degrees
 
 
-def make_optimizer(encoder, fused):
-    return torch.optim.Adam(encoder.parameters(), lr=LR, fused=fused)
+def make_optimizer(encoder):
+    return torch.optim.Adam(encoder.parameters(), lr=LR)
 
 
-def train_epoch(vae, epoch, tick):
-    """All images once, deformed, in a new order; the encoder's weights alone change. As VAE.train_epoch."""
-    images, optimizer = vae.train_images, vae.parts["refiner"]
-    done = epoch / vae.args.refine_encoder
-    optimizer.param_groups[0]["lr"] = LR * (1 + math.cos(math.pi * done)) / 2
-    totals = torch.zeros(2, dtype=torch.double)
-    for indices in torch.randperm(len(images), generator=vae.shuffle).split(vae.args.batch_size):
-        x = deform(images[indices], vae.noise, vae.pixels != "gray", strength=1 - (1 - LAST) * done)
-        log_p_x, kl = vae.bound(x, vae.noise)
-        loss = (kl - log_p_x).mean()
-        optimizer.zero_grad()
-        loss.backward(inputs=list(vae.encoder.parameters()))
-        if not loss.isfinite():
-            raise FloatingPointError(f"loss {loss:.4g} while the encoder is refined; train again with a smaller --lr")
-        optimizer.step()
-        totals += torch.stack([log_p_x.sum(), kl.sum()]).detach().cpu()
-        tick()
-    reconstruction, kl = (totals / len(images)).tolist()
-    return {"train_elbo": reconstruction - kl, "train_reconstruction": reconstruction, "train_kl": kl}
+def epochs(vae, optimizer, count, first=0):
+    """Refine for `count` epochs, from epoch `first` on. Yields the same numbers as VAE.epochs(), counted from 1."""
+    images = vae.train_images
+    binary = bool(((images == 0) | (images == 1)).all())
+    for epoch in range(first, count):
+        done = epoch / count
+        optimizer.param_groups[0]["lr"] = LR * cosine_decay(done)
+        totals = torch.zeros(2, dtype=torch.double)
+        order = torch.randperm(len(images), generator=vae.shuffle_rng)
+        for step, indices in enumerate(order.split(vae.args.batch_size), 1):
+            x = deform(images[indices], vae.noise_rng, binary, strength=1 - (1 - LAST) * done)
+            log_p_x, kl = vae.terms(x, vae.noise_rng)
+            loss = (kl - log_p_x).mean()
+            optimizer.zero_grad()
+            loss.backward(inputs=list(vae.encoder.parameters()))  # the decoder stays
+            optimizer.step()
+            totals += torch.stack([log_p_x.sum(), kl.sum()]).detach().cpu()
+            if not totals.isfinite().all():
+                raise FloatingPointError(
+                    f"epoch {vae.args.num_epoches + epoch + 1}, step {step}: the loss is not finite while the encoder "
+                    "is refined; train again with a smaller --lr"
+                )
+        reconstruction, kl = (totals / len(images)).tolist()
+        yield {
+            "epoch": epoch + 1,
+            "train_elbo": reconstruction - kl,
+            "train_reconstruction": reconstruction,
+            "train_kl": kl,
+        }
 
 
 def deform(x, generator=None, binary=True, strength=1.0):

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hw5_gan import channels_last
-from hw5_lab.checkpoint import Difference, checksum, compare
-from hw5_lab.folder import load_tensors, save_tensors
+from hw5_lab.runs.checkpoint import checksum
+from hw5_lab.runs.folder import load_tensors, save_tensors
 from hw5_utils import Fault
 
 # --------------------------------------------------------------------------------------------------- measures
@@ -85,8 +84,8 @@ class Classifier(nn.Module):
 
 
 def in_unit(images):
-    """uint8 images [N,1,28,28] as float in [0,1]."""
-    return channels_last(images.float().div_(255))
+    """uint8 images [N,1,28,28] as float in [0,1], with their channels last in memory."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
 class Evaluator:
@@ -97,22 +96,23 @@ class Evaluator:
     """
 
     def __init__(self, images, digits, path=None):
-        self.images, self.digits, self.path, self.ready = images, digits, path, False
+        self.images, self.digits, self.path, self.fitted = images, digits, path, False
         with torch.random.fork_rng(devices=[]):  # the same classifier for every seed of the run
             torch.manual_seed(0)
             self.classifier = Classifier().to(images.device, memory_format=torch.channels_last)
 
-    def prepare(self, epochs=3, batch_size=128, lr=3e-3):
+    def fit(self, epochs=3, batch_size=128, lr=3e-3):
         """Read the classifier, or train it with a rate that falls to 0. Returns the number of training steps."""
-        if self.ready:
+        if self.fitted:
             return 0
-        self.ready = True
-        expected = {"checksum": checksum([self.images, self.digits]), "classifier": self.classifier.state_dict()}
-        with suppress(Fault, Difference):  # no file, a damaged one, one of other images: trained again
+        self.fitted = True
+        source = checksum([self.images, self.digits])
+        # No file, a damaged one, one of other images or of another classifier: trained again
+        with suppress(Fault, LookupError, TypeError, AttributeError, RuntimeError):
             kept = load_tensors(self.path or "")
-            compare(kept, expected, "classifier.pt")
-            self.classifier.load_state_dict(kept["classifier"])
-            return 0
+            if kept["checksum"] == source and all(weight.isfinite().all() for weight in kept["classifier"].values()):
+                self.classifier.load_state_dict(kept["classifier"])
+                return 0
         optimizer = torch.optim.Adam(self.classifier.parameters(), lr=lr)
         generator, steps = torch.Generator().manual_seed(0), epochs * math.ceil(len(self.images) / batch_size)
         orders = (torch.randperm(len(self.images), generator=generator) for _ in range(epochs))
@@ -124,26 +124,26 @@ class Evaluator:
             loss.backward()
             optimizer.step()
         if self.path:
-            save_tensors({**expected, "classifier": self.classifier.state_dict()}, self.path)
+            save_tensors({"checksum": source, "classifier": self.classifier.state_dict()}, self.path)
         return steps
 
     @torch.no_grad()
-    def look(self, images):
+    def classify(self, images):
         """Features [N,64] and log p(digit) [N,10] of images [N,1,28,28] in [0,1], on the CPU."""
         features = torch.cat([self.classifier.features(x) for x in images.split(1000)])
         return features.cpu(), self.classifier.linear(features).log_softmax(1).cpu()
 
     @cached_property
     def train_features(self):
-        return self.look(in_unit(self.images))[0]
+        return self.classify(in_unit(self.images))[0]
 
-    @staticmethod
-    def compare(seen, real):
-        """How images resemble real ones; both as look() returns them."""
-        (features, log_p), (real_features, _) = seen, real
-        return {
-            "frechet_distance": frechet_distance(features, real_features).item(),
-            "inception_score": inception_score(log_p).item(),
-            "precision": manifold_share(real_features, features).item(),
-            "recall": manifold_share(features, real_features).item(),
-        }
+
+def resemblance(classified, real):
+    """How images resemble real ones; both as Evaluator.classify() returns them."""
+    (features, log_p), (real_features, _) = classified, real
+    return {
+        "frechet_distance": frechet_distance(features, real_features).item(),
+        "inception_score": inception_score(log_p).item(),
+        "precision": manifold_share(real_features, features).item(),
+        "recall": manifold_share(features, real_features).item(),
+    }

@@ -195,6 +195,12 @@ class RunFolder:
         self.mark = mark
         return moved
 
+    def begin_again(self, mark):
+        """The run in the folder goes on with other settings: it is no longer finished."""
+        (self.path / "metrics.json").unlink(missing_ok=True)
+        write(self.path / "run.json", as_json(mark))
+        self.mark = mark
+
     def refuse_unwritable(self):
         if not self.writable:
             raise Fault(f"--output_dir {self.path}: {self.reason}; name a folder that can be written")

@@ -1,0 +1,1 @@
+"""A homework and what a run needs of it: its state, measures and more figures."""

@@ -1,0 +1,1 @@
+"""A run around an experiment: its folder, checkpoint, flags, progress and streams."""
