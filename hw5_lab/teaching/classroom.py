@@ -208,12 +208,14 @@ def likeness(sources):
 
 
 def histogram(values, most):
-    """How many students have how many points, as bars."""
-    counts = Counter(round(value) for value in values)
+    """How many students have how many points, as at most 25 bars."""
+    bins = min(round(most), 24) or 1
+    counts = Counter(round(value / most * bins) if most else 0 for value in values)
     tallest = max(counts.values())
     bars = (
-        f'<span title="{points} points: {counts[points]}" style="height:{40 * counts[points] / tallest:.0f}px"></span>'
-        for points in range(round(most) + 1)
+        f'<span title="about {each * most / bins:.3g} points: {counts[each]}" '
+        f'style="height:{40 * counts[each] / tallest:.0f}px"></span>'
+        for each in range(bins + 1)
     )
     return f'<div class="bars">{"".join(bars)}</div>'
 
@@ -223,7 +225,7 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>The class</title>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222 }}
 table {{ border-collapse: collapse; width: 100% }}
 td, th {{ text-align: left; padding: .25em .8em; border-bottom: 1px solid #ddd }}
-td.n {{ text-align: right; white-space: nowrap }} h2 {{ margin-top: 2em }}
+td:first-child, td.n {{ white-space: nowrap }} td.n {{ text-align: right }} h2 {{ margin-top: 2em }}
 .bars {{ display: flex; align-items: flex-end; height: 42px; gap: 2px }}
 .bars span {{ width: 12px; background: #4878a8; min-height: 1px }}
 </style>
@@ -267,8 +269,8 @@ def page(results, raws, alike):
         for student, each in results.items()
         if raws[student]["files"]
         for result in each
-        for wrong in {re.sub(r"[\w./-]+\.py, line \d+", "a line", part.wrong) for part in result.parts if part.wrong}
-        if not wrong.startswith("there is no hw5_")
+        for wrong in {re.sub(r"[\w./-]+\.py, line \d+", "a line", part.said) for part in result.parts if part.wrong}
+        if "there is no hw5_" not in wrong
     )
     mistakes = "".join(
         row((say(number), 0), (say(wrong), 0), (count, 1)) for (number, wrong), count in counts.most_common(40)

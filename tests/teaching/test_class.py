@@ -217,7 +217,7 @@ def test_a_class_in_one_command(tmp_path, capsys, monkeypatch):
     assert float(rows["carla"]["2(b)iv"]) == 2 and float(rows["eve"]["total"]) == 0
     assert "1 with probability 1 - p" in (report / "feedback" / "carla.txt").read_text()
     page = (report / "class.html").read_text()
-    assert "1 with probability 1 - p<td class=n>1" in page
+    assert "not the distribution that is asked: 1 with probability 1 - p<td class=n>1" in page
     assert "<td class=n>100%<td>anna<td>ben" in page and "<td>frank" not in page and "<td>eve" not in page
     assert "<b>hw5_gan.py</b> (5)" in page
     # Again, under other points: no new run
