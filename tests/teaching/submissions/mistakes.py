@@ -243,6 +243,7 @@ GAN = [
     (("return self.fc(x.flatten(1))", "return self.fc(x.flatten(1)).squeeze()", "torch.ones_like(real)", "torch.ones(batch_size, 1)"),
      {"4(d)": "own networks, batch of one"}, "with the networks of this file"),
     (("nn.BCEWithLogitsLoss()", "nn.MSELoss()"), {"4(d)": "value, own networks", "4(e)": "value, own networks"}, "the least-squares loss"),
+    ((HALF, "return -(torch.log(real) + torch.log(1 - fake)).mean() / 2"), {"4(d)": "value, own networks"}, "the logarithm of logits"),
     ((HALF, "return fake.mean() - real.mean()"), {"4(d)": "value, own networks"}, "Wasserstein"),
     (("torch.ones_like(real)", "torch.full_like(real, 0.85)"), {"4(d)": "value, own networks"}, "the label of real images is 0.85: 1 is asked"),
     (("torch.ones_like(real)", "torch.rand_like(real)"), {"4(d)": "value, own networks"}, "draws numbers of its own"),
