@@ -179,11 +179,11 @@ def evaluating(method):
 
     @functools.wraps(method)
     @torch.no_grad()
-    def wrapped(self, *args):
+    def wrapped(self, *args, **options):
         training = self.training
         self.eval()
         try:
-            return method(self, *args)
+            return method(self, *args, **options)
         finally:
             self.train(training)
 
@@ -525,7 +525,7 @@ def parse_args(argv=None):
 
 def main(argv=None):
     """Train and draw as the flags say. Returns the exit code: 0, 1 where training diverged, 2 for bad input."""
-    if importlib.util.find_spec("hw5_lab"):
+    if importlib.util.find_spec("hw5_lab") and importlib.util.find_spec("hw5_lab.door"):
         from hw5_lab.door import enter
 
         return enter("hw5_vae", argv)

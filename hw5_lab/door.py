@@ -2,12 +2,17 @@
 
 import argparse
 import importlib
+import json
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from hw5_lab.runs import flags
-from hw5_lab.runs.run import run
+from hw5_lab.runs.folder import RunFolder
+from hw5_lab.runs.run import run, trained
+from hw5_utils import Fault
 
 
 class Script(NamedTuple):
@@ -43,8 +48,28 @@ SCRIPTS = {
 
 
 def enter(script, argv=None):
-    """A run of a script with the laboratory. Returns its exit code; see hw5_lab/runs/run.py."""
+    """A run of a script with the laboratory. Returns its exit code; see hw5_lab/runs/run.py.
+
+    In a notebook sys.argv holds the kernel's own arguments: without an argv no flags are named there.
+    """
+    if argv is None and Path(sys.argv[0]).stem == "ipykernel_launcher":
+        argv = []
     return run(lambda: parse_args(script, argv), lambda args: build(script, args))
+
+
+def load(folder):
+    """The homework object of the run in a folder, with its trained weights, in evaluation mode."""
+    try:
+        script = Path(json.loads((Path(folder) / "run.json").read_text())["script"]).stem
+    except (OSError, ValueError, KeyError, TypeError):
+        raise Fault(f"{folder}: holds no run; name the output folder of one") from None
+    args = parse_args(script, ["--output_dir", str(folder), "--evaluate"])
+    with RunFolder(folder, f"{script}.py") as run_folder:
+        experiment, _, _ = trained(args, lambda args: build(script, args), run_folder)
+    for part in experiment.parts.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()
+    return experiment.homework
 
 
 def homework_class(script, edition):

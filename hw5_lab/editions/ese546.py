@@ -1,4 +1,11 @@
-"""Penn ESE 546, HW5, 2020: 14x14 pixels, 8 latents, two draws of z for each image; curves over the updates."""
+"""Penn ESE 546, HW5, 2020: 14x14 pixels, 8 latents, two draws of z for each image; curves over the updates.
+
+2(ii). Where the text leaves a choice or has a misprint:
+- It writes log p(x|z) as a sum to 8. An image has 196 pixels, so the sum is to 196 here. 8 is the number of latents.
+- It calls the encoder's last 8 outputs the standard deviation, and then sigma_u(x) the diagonal of the covariance. An
+  output without a nonlinearity can be negative. So the outputs are log sigma^2 here, and sigma^2 is positive.
+- Of two samples of z the two log-likelihoods are averaged, never the two z.
+"""
 
 import sys
 
@@ -15,12 +22,15 @@ CHECKED = 100
 
 
 def halve(images):
-    """uint8 images [N,28,28] -> float [N,196]: means of 2x2 pixels, 1 where they exceed 128 of 255, else 0."""
+    """2(i). uint8 images [N,28,28] -> float [N,196]: means of 2x2 pixels, 1 where they exceed 128 of 255, else 0.
+
+    "Sub-sample" is read as this mean. To keep every second pixel would be another reading; it can drop thin strokes.
+    """
     return (F.avg_pool2d(images.float().unsqueeze(1), 2) > 128).float().flatten(1)
 
 
 def first_of_each_digit(images, labels, count):
-    """The first `count` images of every digit and their one-hot labels, in their order; says where there are fewer."""
+    """2(i). The first `count` images of every digit and their one-hot labels, in order; says where there are fewer."""
     digits = labels.argmax(1)
     found = [(digits == digit).nonzero()[:count, 0] for digit in range(10)]
     if (least := min(map(len, found))) < count:
@@ -50,6 +60,8 @@ class Curves:
 
 
 class VAE(AnalyticVAE):
+    """2(ii). The homework's networks with the bound of Eq. 5."""
+
     defaults = {
         **hw5_vae.DEFAULTS,
         "num_epoches": 50,
@@ -77,7 +89,11 @@ class VAE(AnalyticVAE):
         return {**splits, "train": first_of_each_digit(*splits["train"], max(1, size // 10))}
 
     def step(self, x):
-        """An update, noted for the curves; every 100 also the held-out likelihood of 100 images."""
+        """2(iii), 2(vi). An update, noted for the curves; every 100 also the held-out likelihood of 100 images.
+
+        The text asks for log p(x|z) of "100 synthesized images". An image that is drawn from the prior has no x to
+        compare with. So they are read as reconstructions of the first 100 test images, with two z each.
+        """
         log_p_x, kl = super().step(x)
         updates = self.curves.updates
         updates.append((log_p_x.mean().item(), kl.mean().item()))
@@ -97,14 +113,14 @@ class VAE(AnalyticVAE):
 
     @evaluating
     def visualize_reconstructions(self):
-        """8x2 grid [245,59] of the first held-out images, each beside p(x|z) at the mean of q(z|x)."""
+        """2(iv). 8x2 grid [245,59] of the first held-out images, each beside p(x|z) at the mean of q(z|x)."""
         x = self.held_out_images[:8]
         grid = tile(torch.cat([x, self.decoder(self.encoder(x)[0])]), len(x), 2)
         self.save(draw_grid(grid, "held-out images", ["x", "p(x|z)"]), "reconstructions.png")
         return grid
 
     def visualize_updates(self):
-        """Both terms of the bound over the updates; likelihoods of training and held-out images, updates.png."""
+        """2(iii), 2(vi). Both terms of the bound over the updates; the first also of held-out images, updates.png."""
         updates, checks = self.curves.updates, self.curves.checks
         log_p_x, kl = zip(*updates) if updates else ((), ())
         steps = range(1, len(updates) + 1)

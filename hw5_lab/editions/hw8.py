@@ -14,7 +14,10 @@ def reparameterize(mu, logvar):
 
 
 def kl_divergence(mu, sigma_square):
-    """KL(N(mu, diag(sigma_square)) || N(0, I)) in nats, [B] (Eq. 1): the exact value that kl_estimate estimates."""
+    """KL(N(mu, diag(sigma_square)) || N(0, I)) in nats, [B]: the exact value that kl_estimate estimates.
+
+    In Eq. 1 of HW8, in Amsterdam 1.10 and in Penn 2(ii).
+    """
     return 0.5 * (sigma_square + mu**2 - 1 - torch.log(sigma_square)).sum(-1)
 
 
@@ -44,7 +47,10 @@ class AnalyticVAE(hw5_vae.VAE):
         return self.args.lr
 
     def terms(self, x, generator):
-        """The ELBO of each image x [B,data] in its two terms, log p(x|z) and the exact KL, [B] each."""
+        """The ELBO of each image x [B,data] in its two terms, log p(x|z) and the exact KL, [B] each.
+
+        Eq. 1 of HW8, Amsterdam 1.10, Penn 2(ii).
+        """
         mu, sigma_square = self.encoder(x)
         log_p_x = torch.zeros(len(x), device=x.device, dtype=x.dtype)
         for _ in range(self.draws):

@@ -1,6 +1,8 @@
 """University of Amsterdam, Deep Learning, assignment 3, part 2: a GAN of dense layers.
 
-2.5 describes the networks of DenseD and DenseG.
+2.5. The text is a report, and describes its author's networks: LeakyReLU before batch normalisation, a sigmoid in D,
+new fake images for D. Here batch normalisation comes before LeakyReLU, and D puts out a logit. The fake images of a
+step are drawn once: D learns from those with which G has just been updated.
 """
 
 import torch
@@ -12,7 +14,7 @@ from hw5_gan import discriminator_loss, draw_grid, generator_loss
 
 
 class DenseD(nn.Module):
-    """2.6. Images [B,1,28,28] in [-1,1] -> logits [B,1]."""
+    """2.5. Images [B,1,28,28] in [-1,1] -> logits [B,1]."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +32,7 @@ class DenseD(nn.Module):
 
 
 class DenseG(nn.Module):
-    """2.6. Noise z [B,zdim] -> images [B,1,28,28] in (-1,1)."""
+    """2.5. Noise z [B,zdim] -> images [B,1,28,28] in (-1,1)."""
 
     def __init__(self, zdim):
         super().__init__()
@@ -49,7 +51,7 @@ def sample_normal_z(batch_size, zdim, generator=None, device="cpu"):
 
 
 class GAN(hw5_gan.GAN):
-    """2.6. The generator learns first with each minibatch; images are in [-1,1]."""
+    """2.5. The generator learns first with each minibatch; images are in [-1,1]."""
 
     defaults = {**hw5_gan.DEFAULTS, "zdim": 100, "n_epochs": 200, "batch_size": 64}
     DNet, GNet = DenseD, DenseG
@@ -67,7 +69,7 @@ class GAN(hw5_gan.GAN):
         return (super().generate(z, gen) + 1) / 2
 
     def step(self, real, z):
-        """2.6. Update G, then D, each with the same fakes, which are drawn once, before G's update."""
+        """2.5. Update G, then D, each with the same fakes, which are drawn once, before G's update."""
         for _ in range(self.iter_g):
             fake = self.gen(z)
             loss_g = generator_loss(self.disc(fake))
@@ -91,7 +93,7 @@ class GAN(hw5_gan.GAN):
 
     @property
     def sample_epochs(self):
-        """2.7. Before the training, halfway and at its end."""
+        """2.6. Before the training, halfway and at its end."""
         return {0, self.n_epochs // 2, self.n_epochs}
 
     def visualize(self, classes=None):
@@ -108,5 +110,6 @@ class GAN(hw5_gan.GAN):
         steps = torch.linspace(0, 1, 9, device=self._dev)[:, None]
         images = self.generate((1 - steps) * z[0] + steps * z[other])
         grid = utils.concat_images([utils.array_to_image(image) for image in images.cpu()], 1, 9)
-        self.save(draw_grid(grid, "G(z) on the line between two z"), "interpolation.png")
+        ends = "" if classes is None else f", from a {classes[0].item()} to a {classes[other].item()}"
+        self.save(draw_grid(grid, f"G(z) on the line between two z{ends}"), "interpolation.png")
         return grid

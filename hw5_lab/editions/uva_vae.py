@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 import hw5_vae
 from hw5_lab.editions.hw8 import AnalyticVAE, Decoder
-from hw5_vae import draw_grid, evaluating
+from hw5_vae import draw_grid, evaluating, sample_Bernoulli
 
 
 class Encoder(hw5_vae.Encoder):
-    """The homework's encoder with ReLU. The second head is a standard deviation before softplus."""
+    """1.12. The homework's encoder with ReLU. The second head is a standard deviation before softplus."""
 
     def forward(self, x):
         h = torch.relu(self.fc1(x))
@@ -20,7 +20,10 @@ class Encoder(hw5_vae.Encoder):
 
 
 class VAE(AnalyticVAE):
-    """1.13-1.15. Pixels are drawn once from Bernoulli(gray value); a sixth of the training images is for validation."""
+    """1.12. Pixels are drawn once from Bernoulli(gray value); a sixth of the training images is for validation.
+
+    1.13. The run draws the bounds of both splits over the epochs, elbo.png.
+    """
 
     defaults = {
         **hw5_vae.DEFAULTS,
@@ -54,6 +57,22 @@ class VAE(AnalyticVAE):
         """1.14. Samples before the training, halfway and at its end."""
         if epoch in (0, self.args.num_epoches // 2, self.args.num_epoches):
             self.visualize_samples(epoch)
+
+    @evaluating
+    def visualize_samples(self, epoch):
+        """1.14. 8x8 samples x beside their means p(x|z), with z from the prior; the grid [245,524] of both.
+
+        A sample is a draw of the pixels, as 1.2 says. The draws are the same in every epoch, but for p.
+        """
+        generator = self.fresh_rng()
+        z = torch.randn(64, self.args.latent_dimension, generator=generator, device=self.device)
+        p = self.decoder(z)
+        x = sample_Bernoulli(p, generator)
+        blank = torch.zeros(8, p.shape[1], device=self.device)
+        grid = self.tile(torch.cat([p, blank, x]), 8, 17)
+        title = f"means p(x|z), and a sample x of each; z from the prior, epoch {epoch}"
+        self.save(draw_grid(grid, title), f"samples_epoch_{epoch}.png")
+        return grid
 
     def visualize(self):
         self.visualize_manifold()

@@ -73,7 +73,7 @@ class DiffusionExperiment(Experiment):
 
     # ---- what comes out
 
-    def measure(self):
+    def measure(self, how="usual", progress=iter):
         """What the sampled network is worth: its loss and the least possible one, field, samples."""
         model = self.homework
         x, noisy, sigma, best = self.probe

@@ -41,6 +41,8 @@ class Experiment(ABC):
         for name, value in list(found.items()):
             if isinstance(value, (list, tuple)):
                 found |= {f"{name}_{number}": each for number, each in enumerate(value)}
+        if getattr(self.homework, "_parameters", None) or getattr(self.homework, "_buffers", None):
+            found["own"] = OwnTensors(self.homework)
         parts, seen = {}, []
         for name, value in [*self.more_parts.items(), *found.items()]:
             if hasattr(value, "state_dict") and not any(value is each for each in seen):
@@ -50,8 +52,11 @@ class Experiment(ABC):
 
     @property
     def generators(self):
-        """{name: torch.Generator} of the homework, from which training draws."""
-        return {name: value for name, value in vars(self.homework).items() if isinstance(value, torch.Generator)}
+        """{name: torch.Generator} from which training draws: the homework's, and PyTorch's, for a student's dropout."""
+        own = {name: value for name, value in vars(self.homework).items() if isinstance(value, torch.Generator)}
+        if self.device.type == "cuda":
+            own["cuda"] = torch.cuda.default_generators[self.device.index or 0]
+        return {**own, "torch": torch.default_generator}
 
     @property
     def optimizers(self):
@@ -94,8 +99,11 @@ class Experiment(ABC):
     # ---- what comes out
 
     @abstractmethod
-    def measure(self):
-        """(metrics, findings): plain values for metrics.json, and tensors for figures and the page."""
+    def measure(self, how="usual", progress=iter):
+        """(metrics, findings): plain values for metrics.json, and tensors for figures and the page.
+
+        `how` is "quick", "usual" or "full"; `progress` wraps the loops that take long.
+        """
 
     @abstractmethod
     def summary(self, metrics):
@@ -114,6 +122,21 @@ class Experiment(ABC):
             buffer = io.BytesIO()
             figure.savefig(buffer, format="png", dpi=120)
             write(Path(self.folder) / name, buffer.getvalue())
+
+
+class OwnTensors:
+    """The parameters and buffers of a module that stand in no module of its own."""
+
+    def __init__(self, module):
+        self.tensors = {**module._parameters, **module._buffers}
+
+    def state_dict(self):
+        return {name: value.detach() for name, value in self.tensors.items() if value is not None}
+
+    @torch.no_grad()
+    def load_state_dict(self, state):
+        for name, value in self.state_dict().items():
+            value.copy_(state[name])
 
 
 def images_in_words(images, data_dir):

@@ -69,8 +69,8 @@ GLOSSES = {  # readable names of the main numbers of metrics.json
         "test_elbo_stderr": "standard error of the ELBO",
         "test_reconstruction": "reconstruction E[log p(x|z)]",
         "test_kl": "KL(q(z|x) || p(z))",
-        "test_log_likelihood": "importance-weighted bound",
-        "test_log_likelihood_stderr": "standard error of that bound",
+        "test_importance_weighted_bound": "importance-weighted bound",
+        "test_importance_weighted_bound_stderr": "standard error of that bound",
         "iwae_samples": "samples of that bound",
         "test_log_likelihood_exact": "exact log p(x), by integral",
         "test_log_likelihood_exact_stderr": "standard error of the exact log p(x)",
@@ -281,7 +281,8 @@ def describe_vae(experiment, findings):
     if latent == 2:
         reach = min(12.0, max(4.0, (mu.abs() + 4 * sigma_square.sqrt()).max().item()))
         described |= grid_of(described["decoder"], reach)
-        worst = findings["gap"].argsort(descending=True, stable=True)[:GAPS]
+        gap = findings.get("gap", torch.zeros(0))
+        worst = gap.argsort(descending=True, stable=True)[:GAPS]
         described |= {
             "gap_images": images[worst].numpy() > 0.5 if binary else bytes_of_images(images[worst]),
             "gap_labels": labels[worst].to(torch.uint8).numpy(),

@@ -10,6 +10,8 @@ import torch
 
 from hw5_utils import HERE
 
+MEASURES = "quick", "usual", "full"
+
 
 def folder_name(text):
     """A path from the command line; an empty one is that of an unset shell variable."""
@@ -33,6 +35,16 @@ def add_run_flags(parser, number, images=True):
     if "--resume_training" not in parser._option_string_actions:  # a flag of the VAE's homework
         flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")
     flag("--evaluate", action="store_true", help="measure the model of the run in the output folder, without training")
+    flag(
+        "--rewrite", action="store_true", help="with --evaluate: write results also where the script was changed since"
+    )
+    flag(
+        "--measure",
+        choices=MEASURES,
+        default="usual",
+        help="how much to measure at the end: quick for a lecture, full for all numbers",
+    )
+    flag("--threads", **number(int, 1, 1024), help="of the processor; without it as many as PyTorch takes")
     flag(
         "--deterministic",
         action="store_true",
@@ -61,6 +73,8 @@ def parse(parser, argv=None):
             f"argument --device: {args.device} is not available here, use one of "
             f"{', '.join(device for device in present if present[device])}"
         )
+    if args.threads:
+        torch.set_num_threads(args.threads)
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA's matrix products need for it
         torch.use_deterministic_algorithms(True)

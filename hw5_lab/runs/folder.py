@@ -198,6 +198,10 @@ class RunFolder:
     def begin_again(self, mark):
         """The run in the folder goes on with other settings: it is no longer finished."""
         (self.path / "metrics.json").unlink(missing_ok=True)
+        self.remember(mark)
+
+    def remember(self, mark):
+        """Write the run's mark again, with other flags."""
         write(self.path / "run.json", as_json(mark))
         self.mark = mark
 

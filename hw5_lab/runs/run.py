@@ -1,15 +1,20 @@
 """What main() of every script does around an experiment: train, stop, resume, keep, measure, draw, say."""
 
 import argparse
+import hashlib
 import math
+import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import matplotlib
 import torch
 from tqdm import tqdm
 
@@ -20,7 +25,7 @@ from hw5_lab.runs.folder import RunFolder, as_json, load_tensors, save_history, 
 from hw5_lab.runs.streams import forgiving_streams
 from hw5_utils import HERE, Fault, find_mnist
 
-MEASURING = {"iwae_samples", "samples", "langevin_steps", "langevin_eps"}  # flags of what comes after training
+MEASURING = {"iwae_samples", "samples", "langevin_steps", "langevin_eps", "measure"}  # of what comes after training
 RECALLED = MEASURING | {"data_dir"}  # flags that run.json keeps beside the settings
 NOT_SETTINGS = {  # flags that training does not depend on
     *RECALLED,
@@ -30,11 +35,12 @@ NOT_SETTINGS = {  # flags that training does not depend on
     "quiet",
     "resume_training",
     "evaluate",
+    "rewrite",
     "e_path",
     "d_path",
 }
 EPOCHS = {"num_epoches", "n_epochs"}
-WHERE = {"device", "deterministic"}  # must match for --resume, free for --evaluate
+WHERE = {"device", "deterministic", "threads"}  # must match for --resume, free for --evaluate
 
 
 class Stopped(Exception):
@@ -44,11 +50,12 @@ class Stopped(Exception):
 class StopRequest:
     """Ctrl-C and SIGTERM set `signum`, so that training ends after its step.
 
-    Outside training, and the second time, they end the process at once.
+    Outside training, and the second time, they end the process at once, with the words of `advice` where there are any.
     """
 
     def __init__(self):
         self.signum, self.training, self.previous = None, False, {}
+        self.advice = None
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # only there Python takes signals
@@ -62,6 +69,9 @@ class StopRequest:
 
     def receive(self, signum, frame):
         if self.signum or not self.training:
+            if self.advice:
+                with suppress(OSError):
+                    os.write(2, f"\n{self.advice}\n".encode(errors="backslashreplace"))  # print() could be interrupted
             raise SystemExit(128 + signum)
         self.signum = signum
 
@@ -71,7 +81,7 @@ def run(parse, build):
 
     `parse()` gives the settings, `build(args)` the experiment (see hw5_lab/experiments/experiment.py).
     """
-    with forgiving_streams():
+    with forgiving_streams(), plain_figures():
         args = parse()
         script = args.command.split()[1]
         say = (lambda line: None) if args.quiet else lambda line: print(line, flush=True)
@@ -100,6 +110,14 @@ def run(parse, build):
             return 2
 
 
+@contextmanager
+def plain_figures():
+    """Matplotlib's own defaults: a user's matplotlibrc might turn images around, or want a TeX that is not there."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
 # ---------------------------------------------------------------------------------------- a run, new or resumed
 
 
@@ -108,14 +126,17 @@ def train_and_measure(args, build, folder, stop, say):
     if args.resume_training and folder.finished and folder.mark["script"] == folder.script:
         if not wants_more_epochs(args, folder):
             say(f"The run in {shown(folder.path)} is finished: nothing to resume.")
+            if args.named & {"e_path", "d_path"}:
+                raise Fault(f"{shown(folder.path)}: a finished run writes no weights; copy them from its checkpoint.pt")
             return 0
     state = folder.load_checkpoint() if args.resume_training else None
     if state is None:
         experiment, settings = start(args, build, folder, say)
-        kept = environment(args)
+        kept = environment(args, experiment)
     else:
         experiment, settings = resume(args, build, folder, state, say)
         kept = state["environment"]
+    stop.advice = None if args.quiet else f"Stopped. To go on: {again(args)}"
     experiment.folder = folder.path
     experiment.get_ready()
     if state is None:
@@ -125,15 +146,22 @@ def train_and_measure(args, build, folder, stop, say):
     except Stopped:
         checkpoint = folder.path / "checkpoint.pt"
         if checkpoint.exists():
+            say("Stopping: the figures of the epochs so far are drawn first.")
             restore(experiment, load_tensors(checkpoint), settings, checkpoint)
             experiment.visualize()
         epochs = len(experiment.record["history"])
-        again = args.command if args.resume_training else f"{args.command} --resume"
-        say(f"Stopped: the first {epochs} of {experiment.epochs} epochs are kept. To go on: {again}")
+        say(f"Stopped: the first {epochs} of {experiment.epochs} epochs are kept. To go on: {again(args)}")
         return 128 + stop.signum
     experiment.visualize()
-    finish(experiment, kept, folder.path, say)
+    finish(experiment, kept, folder.path, say, args)
     return 0
+
+
+def again(args):
+    """The command that goes on with a run, from where the user stands."""
+    python, script, *rest = shlex.split(args.command)
+    script = script if Path.cwd() == HERE else str(HERE / script)
+    return shlex.join([python, script, *rest, *([] if args.resume_training else ["--resume"])])
 
 
 def start(args, build, folder, say):
@@ -146,13 +174,18 @@ def start(args, build, folder, say):
         if weights:
             experiment.load_weights()
         say(f"{shown(folder.path)} holds no checkpoint: starting with {with_what}.")
-    recalled = {name: value for name, value in vars(args).items() if name in RECALLED}
-    if "data_dir" in recalled:
-        recalled["data_dir"] = str(find_mnist(args.data_dir)[0].absolute())  # also where it is the sample
-    mark = {"script": folder.script, "command": args.command, "settings": settings, "recalled": recalled}
+    mark = {"script": folder.script, "command": args.command, "settings": settings, "recalled": recalled(args)}
     if moved := folder.begin({**mark, "weights": weights}, args.resume_training):
         say(f"{shown(folder.path)} held an earlier run, which is now {shown(moved)}.")
     return experiment, settings
+
+
+def recalled(args):
+    """What run.json keeps of the flags that are no settings."""
+    kept = {name: value for name, value in vars(args).items() if name in RECALLED}
+    if "data_dir" in kept:
+        kept["data_dir"] = str(find_mnist(args.data_dir)[0].absolute())  # also where it is the sample
+    return kept
 
 
 def starts_from_weights(args, mark):
@@ -195,7 +228,9 @@ def resume(args, build, folder, state, say):
     if more:
         done = len(experiment.record["history"])
         say(f"Going on from epoch {done} to {experiment.epochs}, at the learning rates of a run of so many epochs.")
-        folder.begin_again({**folder.mark, "settings": settings})
+        folder.begin_again({**folder.mark, "settings": settings, "recalled": recalled(args)})
+    elif args.named & MEASURING:
+        folder.remember({**folder.mark, "recalled": recalled(args)})
     return experiment, settings
 
 
@@ -213,32 +248,44 @@ def build_experiment(args, build):
 def recall(args, state, folder):
     """args with all that the command does not name as the run in the folder had it: no other flag is needed."""
     ours = {name for name in vars(args) if name not in NOT_SETTINGS}
-    saved, recalled = state.get("settings"), folder.mark.get("recalled")
+    saved, flags = state.get("settings"), folder.mark.get("recalled")
     path = folder.path / "checkpoint.pt"
-    if not isinstance(saved, dict) or not isinstance(recalled, dict) or saved.keys() - {"data"} != ours:
+    if not isinstance(saved, dict) or not isinstance(flags, dict) or saved.keys() - {"data"} != ours:
         raise Fault(f"{path}: not a checkpoint of this version of the script; a new run keeps it, in another folder")
     typed = lambda settings: {name: (type(settings.get(name)), settings.get(name)) for name in saved.keys() - EPOCHS}
     if typed(saved) != typed(folder.mark["settings"]):
         raise Fault(f"{path}: not a checkpoint of the run in run.json; a new run keeps it, in another folder")
-    kept = {**saved, **{name: value for name, value in recalled.items() if name in RECALLED}}
+    kept = {**saved, **{name: value for name, value in flags.items() if name in RECALLED}}
     same = {name: value for name, value in kept.items() if name in vars(args) and name not in args.named | WHERE}
     return argparse.Namespace(**{**vars(args), **same})
 
 
-def environment(args):
-    """What else a result depends on."""
+def environment(args, experiment):
+    """What else a result depends on. A revision is "dirty" where files differ from it."""
     revision = None
     if shutil.which("git"):
-        git = subprocess.run(["git", "-C", HERE, "rev-parse", "HEAD"], capture_output=True, text=True)
-        revision = git.stdout.strip() or None
+        describe = ["git", "-C", HERE, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+        revision = subprocess.run(describe, capture_output=True, text=True).stdout.strip() or None
     return {
         "command": args.command,
+        "data": experiment.data_in_words(),
         "seed": args.seed,
         "device": args.device,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "revision": revision,
+        "source": source_of(experiment.homework),
     }
+
+
+def source_of(homework):
+    """A checksum of the files that define a homework: its script's, and its edition's."""
+    content = hashlib.sha256()
+    for each in type(homework).__mro__:
+        path = getattr(sys.modules.get(each.__module__), "__file__", None)
+        if path and Path(path).resolve().is_relative_to(HERE):
+            content.update(Path(path).read_bytes())
+    return content.hexdigest()[:16]
 
 
 def train(experiment, settings, kept, path, stop, quiet, say):
@@ -273,8 +320,9 @@ class Progress:
             initial=self.first,
             unit="step",
             dynamic_ncols=True,
-            disable=quiet or not sys.stderr.works,
+            disable=quiet or not sys.stderr.works or not sys.stderr.isatty(),
         )
+        self.lines = not quiet and not sys.stderr.isatty()  # a file or a log gets a line for each epoch
         self.name_epoch()
         self.hooks = [optimizer.register_step_post_hook(self.tick) for optimizer in experiment.clocks]
         self.start, self.announced = time.perf_counter(), False
@@ -293,7 +341,11 @@ class Progress:
 
     def epoch_done(self, row):
         self.name_epoch()
-        self.bar.set_postfix({name: f"{row[name]:.4g}" for name in self.experiment.shown})
+        numbers = {name: f"{row[name]:.4g}" for name in self.experiment.shown}
+        self.bar.set_postfix(numbers)
+        if self.lines:
+            words = ", ".join(f"{name} {value}" for name, value in numbers.items())
+            print(f"epoch {row['epoch']}/{self.experiment.epochs}: {words}", file=sys.stderr, flush=True)
 
     def tick(self, *_):
         """A step is done."""
@@ -327,8 +379,8 @@ def check_finite(experiment, row):
 # ------------------------------------------------------------------------------------------------ its end
 
 
-def evaluate(args, build, folder, say):
-    """--evaluate: what the model in the folder is worth; the exit code. Only a finished run's results are rewritten."""
+def trained(args, build, folder):
+    """(experiment, args, state) of the run in the folder, with its weights, as its checkpoint has them."""
     path = folder.path / "checkpoint.pt"
     state = folder.load_checkpoint()
     if state is None:
@@ -336,26 +388,59 @@ def evaluate(args, build, folder, say):
     args = recall(args, state, folder)
     experiment, settings = build_experiment(args, build)
     restore(experiment, state, settings, path, training=False, free=WHERE)
-    rewrite = folder.finished and folder.writable
+    return experiment, args, state
+
+
+def evaluate(args, build, folder, say):
+    """--evaluate: what the model in the folder is worth; the exit code. Only a finished run's results are rewritten."""
+    experiment, args, state = trained(args, build, folder)
+    kept, now = state["environment"], environment(args, experiment)
+    unchanged = kept.get("source") == now["source"]
+    if not unchanged:
+        say(f"The script or its edition has changed since this run{'' if args.rewrite else ': nothing is written'}.")
+    if not folder.finished:
+        say("This run is not finished: nothing is written.")
+    rewrite = folder.finished and folder.writable and (unchanged or args.rewrite)
     if rewrite:
         experiment.folder = folder.path
-    finish(experiment, state["environment"], folder.path if rewrite else None, say, evaluation=environment(args))
+    finish(experiment, kept, folder.path if rewrite else None, say, args, evaluation=now)
     return 0
 
 
-def finish(experiment, kept, path, say, **more):
-    """Measure the model, write explore.html and metrics.json, the mark of a finished run, and say the results."""
-    metrics, findings = experiment.measure()
-    experiment.visualize_findings(findings)
+def finish(experiment, kept, path, say, args, **more):
+    """Measure the model, write explore.html and metrics.json, the mark of a finished run, and say the results.
+
+    The page comes before what takes long, and once more after it. No page, and no figure, keeps the numbers from being
+    written.
+    """
+    if path and args.measure != "quick":
+        write_page(experiment, {}, kept, path, {}, say)
+    waits = args.quiet or not sys.stderr.isatty()
+    progress = lambda items: tqdm(items, desc="measuring", disable=waits, leave=False, dynamic_ncols=True)
+    metrics, findings = experiment.measure(args.measure, progress)
     seconds = sum(row["seconds"] for row in experiment.record["history"])
     if path:
-        write_explore(experiment, metrics, kept, path, findings)
         write(path / "metrics.json", as_json({**metrics, "seconds": seconds, **kept, **more}))
+    experiment.visualize_findings(findings)
+    paged = path and write_page(experiment, metrics, kept, path, findings, say)
     for line in experiment.summary(metrics):
         say(line)
-    if path:
+    if paged:
         say(f"To try the model, open {shown(path / 'explore.html')} in a browser.")
+    if path:
         say(f"All numbers are in {shown(path / 'metrics.json')}, the figures beside it.")
+
+
+def write_page(experiment, metrics, kept, path, findings, say):
+    """Whether explore.html could be written. A student's network may be one that no page can show."""
+    try:
+        write_explore(experiment, metrics, kept, path, findings)
+    except (OSError, Fault):  # a full disk is a fault of the run
+        raise
+    except Exception as error:
+        say(f"explore.html cannot be written: {one_line(error) or type(error).__name__}")
+        return False
+    return True
 
 
 # ---------------------------------------------------------------------------------------------------- words

@@ -113,7 +113,9 @@ def test_history_has_a_row_for_each_epoch():
     assert history[-1]["score_error"] < history[0]["score_error"]
 
 
-def test_looking_changes_nothing_of_the_training(tmp_path):
+@pytest.mark.slow
+def test_looking_changes_nothing_of_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(diffusion, "PAIRS", 1)
     weights = []
     for looks in (False, True):
         experiment = coarse(small_diffusion(n_epochs=1, batch_size=10, samples=20, langevin_steps=1, ema_decay=0.9))
@@ -154,7 +156,7 @@ def test_the_error_of_a_score_is_what_it_costs():
 def test_samples_of_the_optimal_score_are_the_data(monkeypatch):
     """The sampler alone, with a perfect score, and the measures of a model that has it, and of its opposite."""
     monkeypatch.setattr(diffusion, "PAIRS", 1)
-    experiment = coarse(small_diffusion("s24", samples=200, langevin_steps=20), 20)
+    experiment = coarse(small_diffusion("s24", samples=100, langevin_steps=15), 15)
     model = experiment.homework
     optimal = model.average = Optimal(model.train_data)
     metrics, findings = experiment.measure()
@@ -167,6 +169,7 @@ def test_samples_of_the_optimal_score_are_the_data(monkeypatch):
     assert metrics["cosine_lowest_from_0.03"] == pytest.approx(-1) and metrics["outside_share_towards_data"] == 0
 
 
+@pytest.mark.slow
 def test_measures_expose_a_missing_letter_and_stray_samples():
     experiment = small_diffusion(samples=2000)
     points, letters = experiment.homework.draw_data(2000, 9)
@@ -255,7 +258,7 @@ def test_samples_that_are_not_finite_stop():
 # ---- figures
 
 
-@editions
+@pytest.mark.parametrize("edition", ["s24", pytest.param("cs446", marks=pytest.mark.slow)])
 def test_figures_and_the_animation(edition, tmp_path):
     experiment = small_diffusion(edition, samples=50, langevin_steps=2)
     experiment.folder = tmp_path

@@ -176,18 +176,27 @@ def test_unscaled_images_are_refused():
 # ---- what is measured
 
 
-def test_measure_reports_every_number(tmp_path):
+@pytest.fixture
+def coarse_integral(monkeypatch):
+    """An integral of few points, where its value does not matter."""
+    monkeypatch.setattr(
+        "hw5_lab.experiments.vae.log_likelihood_exact",
+        lambda vae, images, **more: log_likelihood_exact(vae, images, points=20, **more),
+    )
+
+
+def test_measure_reports_every_number(tmp_path, coarse_integral):
     experiment = small_vae(limit=60, iwae_samples=3, hidden_units=20)
     experiment.folder = tmp_path
     vae, images = experiment.homework, experiment.test_images
-    metrics, findings = experiment.measure()
+    metrics, findings = experiment.measure("full")
     assert set(metrics) == {
         "test_elbo",
         "test_elbo_stderr",
         "test_reconstruction",
         "test_kl",
-        "test_log_likelihood",
-        "test_log_likelihood_stderr",
+        "test_importance_weighted_bound",
+        "test_importance_weighted_bound_stderr",
         "iwae_samples",
         "test_log_likelihood_exact",
         "test_log_likelihood_exact_stderr",
@@ -200,14 +209,16 @@ def test_measure_reports_every_number(tmp_path):
     assert metrics["test_elbo"] == experiment.watch()["test_elbo"]
     assert metrics["test_elbo_stderr"] == pytest.approx((log_p_x - kl).std().item() / math.sqrt(60))
     sampled = log_likelihood_sampled(vae, images, 3)
-    assert metrics["iwae_samples"] == 3 and metrics["test_log_likelihood"] == pytest.approx(sampled.mean().item())
-    assert metrics["test_log_likelihood_stderr"] == pytest.approx(sampled.std().item() / math.sqrt(60))
+    assert metrics["iwae_samples"] == 3 and metrics["test_importance_weighted_bound"] == pytest.approx(
+        sampled.mean().item()
+    )
+    assert metrics["test_importance_weighted_bound_stderr"] == pytest.approx(sampled.std().item() / math.sqrt(60))
     means = vae.train_images.mean(0) * 0.98 + 0.01, torch.full((784,), 0.13)
     ignoring, constant = (hw5_vae.logpdf_bernoulli(images, p).mean().item() for p in means)
     assert metrics["test_elbo_ignoring_z"] == pytest.approx(ignoring, abs=2)
     assert metrics["test_elbo_ignoring_z"] > constant
-    exact, error, best_z = log_likelihood_exact(vae, images)
-    in_training = log_likelihood_exact(vae, vae.train_images)[0]
+    exact, error, best_z = log_likelihood_exact(vae, images, points=20)
+    in_training = log_likelihood_exact(vae, vae.train_images, points=20)[0]
     assert metrics["test_log_likelihood_exact"] == pytest.approx(exact.mean().item())
     assert metrics["test_log_likelihood_exact_error"] == pytest.approx(error.mean().item())
     assert metrics["train_log_likelihood_exact"] == pytest.approx(in_training.mean().item())
@@ -219,14 +230,29 @@ def test_measure_reports_every_number(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"gap.png"}
 
 
-def test_the_summary_says_what_was_measured_and_where_z_says_nothing():
+def test_less_is_measured_where_less_is_asked_for(coarse_integral):
+    """With two latents the integral is the usual measure, with others the importance-weighted bound."""
+    measured = lambda latents, how: set(small_vae(limit=30, latent_dimension=latents).measure(how)[0])
+    quick = measured(2, "quick")
+    assert quick == {"test_elbo", "test_elbo_stderr", "test_reconstruction", "test_kl", "test_elbo_ignoring_z"}
+    exact = {f"test_log_likelihood_exact{end}" for end in ("", "_stderr", "_error")}
+    bound = {"test_importance_weighted_bound", "test_importance_weighted_bound_stderr", "iwae_samples"}
+    assert measured(2, "usual") == quick | exact
+    assert measured(3, "usual") == measured(3, "full") == quick | bound
+    assert measured(2, "full") == quick | exact | bound | {"train_log_likelihood_exact"}
+
+
+def test_the_summary_says_what_was_measured_and_where_z_says_nothing(coarse_integral):
     experiment = small_vae(limit=60, iwae_samples=3)
-    metrics, _ = experiment.measure()
+    metrics, _ = experiment.measure("full")
     lines = experiment.summary(metrics)
     assert metrics["test_kl"] < 0.5, "an untrained model ignores z"
     assert len(lines) == 5 and lines[-1] == "Posterior collapse: q(z|x) is the prior, so that z says nothing of x."
     assert "60 test images, in nats per image" in lines[0] and f"{metrics['test_elbo']:.1f}" in lines[1]
-    assert f"{metrics['test_elbo_ignoring_z']:.1f}" in lines[1] and f"{metrics['test_log_likelihood']:.1f}" in lines[2]
+    assert (
+        f"{metrics['test_elbo_ignoring_z']:.1f}" in lines[1]
+        and f"{metrics['test_importance_weighted_bound']:.1f}" in lines[2]
+    )
     assert f"{metrics['test_log_likelihood_exact']:.1f}" in lines[3]
     assert experiment.summary({**metrics, "test_kl": 3.0}) == lines[:-1]
 
@@ -234,12 +260,12 @@ def test_the_summary_says_what_was_measured_and_where_z_says_nothing():
 def test_exact_values_are_for_planes_of_latents_only(tmp_path):
     experiment = small_vae(limit=30, iwae_samples=2, latent_dimension=3)
     experiment.folder = tmp_path
-    metrics, findings = experiment.measure()
+    metrics, findings = experiment.measure("full")
     assert not any("exact" in name for name in metrics) and len(experiment.summary({**metrics, "test_kl": 3.0})) == 3
     assert findings == {} and experiment.visualize_findings(findings) is None and not any(tmp_path.iterdir())
 
 
-def test_measuring_changes_nothing_of_the_training(tmp_path):
+def test_measuring_changes_nothing_of_the_training(tmp_path, coarse_integral):
     """In the middle of two epochs, with all figures, or not at all: the same weights."""
     weights = []
     for looks in (False, True):
@@ -248,7 +274,7 @@ def test_measuring_changes_nothing_of_the_training(tmp_path):
         for row in experiment.rows(0):
             experiment.record["history"].append({**row, "seconds": 0.0})
             if looks and row["epoch"] == 1:
-                first, second = experiment.measure(), experiment.measure()
+                first, second = experiment.measure("full"), experiment.measure("full")
                 assert first[0] == second[0] and all(torch.equal(first[1][name], second[1][name]) for name in first[1])
                 experiment.visualize()
                 experiment.visualize_findings(first[1])
@@ -287,7 +313,7 @@ def test_history_figure(drawn):
 def test_gap_figure_shows_the_worst_images(drawn, pictures):
     """Gaps of a known order: each of the ten columns is an image and its reconstructions at two codes."""
     findings = {"gap": torch.arange(300.0) / 10, "best_z": torch.stack([torch.arange(300.0) / 100] * 2, 1)}
-    assert torch.equal(drawn.visualize_findings(findings), findings["gap"])
+    assert torch.equal(torch.as_tensor(drawn.visualize_findings(findings)), findings["gap"])
     (picture,), worst, vae = pictures, torch.arange(299, 289, -1), drawn.homework
     assert picture.shape == (3 * 28, 10 * 28)
     x, at_mean, at_best = picture.view(3, 28, 10, 28).transpose(1, 2).flatten(2)
@@ -297,7 +323,10 @@ def test_gap_figure_shows_the_worst_images(drawn, pictures):
         torch.testing.assert_close(at_best, vae.decoder(findings["best_z"][worst]))
 
 
-@pytest.mark.parametrize("settings", [dict(latent_dimension=1), dict(limit=1), dict(latent_dimension=5)])
+@pytest.mark.parametrize(
+    "settings",
+    [dict(latent_dimension=1), dict(limit=1), pytest.param(dict(latent_dimension=5), marks=pytest.mark.slow)],
+)
 def test_every_figure_of_odd_sizes(settings, tmp_path):
     experiment = small_vae(**{"limit": 50, "num_epoches": 1, **settings})
     experiment.folder = tmp_path
@@ -311,13 +340,13 @@ def test_every_figure_of_odd_sizes(settings, tmp_path):
     }
 
 
-def test_without_a_folder_nothing_is_written(monkeypatch, tmp_path):
+def test_without_a_folder_nothing_is_written(monkeypatch, tmp_path, coarse_integral):
     monkeypatch.setattr("hw5_lab.experiments.experiment.write", lambda *_: pytest.fail("wrote a file"))
     monkeypatch.setattr(hw5_vae.VAE, "folder", tmp_path / "figures")
     experiment = small_vae(limit=20, num_epoches=1, iwae_samples=2)
     train(experiment)
     experiment.visualize()
-    experiment.visualize_findings(experiment.measure()[1])
+    experiment.visualize_findings(experiment.measure("full")[1])
     assert experiment.homework.visualize_data_space().shape == (307, 59)
     assert not any(tmp_path.iterdir()), "an experiment's figures are its own"
 

@@ -9,6 +9,7 @@ from helpers import SAMPLE
 import hw5_utils as utils
 from hw5_lab.measures import images as measures
 from hw5_lab.measures.images import Evaluator, in_unit, resemblance
+from hw5_lab.runs.folder import save_tensors
 
 # ---- measures
 
@@ -120,28 +121,52 @@ def test_what_it_says_of_an_image_does_not_depend_on_the_others(judge, data):
         torch.testing.assert_close(a[700:703], b, rtol=1e-4, atol=1e-4)
 
 
-def test_classifier_is_kept_for_the_same_images_only(judge, data):
-    images, digits = data[:2]
-    weights = judge.classifier.state_dict()
-    again = Evaluator(images, digits, judge.path)
+@pytest.fixture
+def kept(data, tmp_path):
+    """An evaluator of 400 images that has kept its classifier in a file."""
+    kept = Evaluator(data[0][:400], data[1][:400], tmp_path / "classifier.pt")
+    assert kept.fit(epochs=1, batch_size=100) == 4
+    return kept
+
+
+def test_classifier_is_kept_for_the_same_images_only(kept):
+    weights = kept.classifier.state_dict()
+    again = Evaluator(kept.images, kept.digits, kept.path)
     assert again.fit() == 0, "read, not trained"
     assert all(torch.equal(value, weights[name]) for name, value in again.classifier.state_dict().items())
-    for other in ((images[:128], digits[:128]), (images, digits.flip(0))):
-        assert Evaluator(*other, judge.path).fit(epochs=1, batch_size=1000) > 0, "other data, another classifier"
-        Evaluator(images, digits, judge.path).fit(epochs=1, batch_size=1000)
+    content = kept.path.read_bytes()
+    for other in ((kept.images[:128], kept.digits[:128]), (kept.images, kept.digits.flip(0))):
+        assert Evaluator(*other, kept.path).fit(epochs=1, batch_size=100) > 0, "other data, another classifier"
+        kept.path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
     "damage",
     [lambda content: b"", lambda content: content[:-100], lambda content: content[:9000] + b"\1" + content[9001:]],
 )
-def test_a_damaged_classifier_is_trained_again(damage, judge, data, tmp_path):
-    broken = tmp_path / "classifier.pt"
-    whole = Evaluator(*data[:2], broken)
-    whole.fit(epochs=1, batch_size=1000)
-    broken.write_bytes(damage(broken.read_bytes()))
-    assert Evaluator(*data[:2], broken).fit(epochs=1, batch_size=1000) == 4
-    assert Evaluator(*data[:2], broken).fit() == 0, "and kept"
+def test_a_damaged_classifier_is_trained_again(damage, kept):
+    kept.path.write_bytes(damage(kept.path.read_bytes()))
+    again = Evaluator(kept.images, kept.digits, kept.path)
+    assert again.fit(epochs=1, batch_size=100) == 4
+    assert Evaluator(kept.images, kept.digits, kept.path).fit() == 0, "and kept"
+
+
+@pytest.mark.parametrize("name", ["nothing", "another classifier", "no tensors", "NaN"])
+def test_a_file_that_holds_something_else_is_replaced(name, kept):
+    content = torch.load(kept.path, weights_only=True)
+    weights = content["classifier"]
+    nan = {key: torch.full_like(value, math.nan) for key, value in weights.items()}
+    other = {
+        "nothing": {},
+        "another classifier": {**content, "classifier": torch.nn.Linear(2, 3).state_dict()},
+        "no tensors": {**content, "classifier": {key: "text" for key in weights}},
+        "NaN": {**content, "classifier": nan},
+    }[name]
+    save_tensors(other, kept.path)
+    again = Evaluator(kept.images, kept.digits, kept.path)
+    assert again.fit(epochs=1, batch_size=100) == 4
+    assert all(torch.equal(value, weights[key]) for key, value in again.classifier.state_dict().items())
+    assert Evaluator(kept.images, kept.digits, kept.path).fit() == 0, "and kept"
 
 
 def test_classifier_moves_no_random_numbers_of_training_and_is_the_same_for_every_seed(data):
@@ -149,8 +174,8 @@ def test_classifier_moves_no_random_numbers_of_training_and_is_the_same_for_ever
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        judge = Evaluator(*data[:2])
-        judge.fit(epochs=1, batch_size=1000)
+        judge = Evaluator(data[0][:400], data[1][:400])
+        judge.fit(epochs=1, batch_size=100)
         assert torch.equal(before, torch.get_rng_state())
         classifiers.append(judge.classifier.state_dict())
     assert all(torch.equal(value, classifiers[1][name]) for name, value in classifiers[0].items())

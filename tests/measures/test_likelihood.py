@@ -100,6 +100,29 @@ def test_the_exact_likelihood_says_when_its_grid_is_coarse(vae, images):
     assert distance.mean() < error.mean() < 30 * distance.mean(), "the error must not be called smaller than it is"
 
 
+@pytest.mark.parametrize(
+    "steeper, wider", [(20, 0), (5, 6), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 0), (5, 0)))]
+)
+def test_places_that_are_left_out_do_not_matter(vae, images, steeper, wider):
+    """Against the sum over all points of the same grid, for decoders with ever narrower peaks, many for each image."""
+    vae.decoder.fc1.weight.data *= steeper
+    vae.encoder.fc2_mu.bias.data += wider
+    exact, _, best_z = log_likelihood_exact(vae, images)
+    with torch.no_grad():
+        mu, sigma_square = vae.encoder(images)
+        reach = max(4, (mu.abs() + 4 * sigma_square.sqrt()).max().item())
+        assert reach > wider, "the grid spans the codes"
+        line = torch.linspace(-reach, reach, 200)
+        z = torch.cartesian_prod(line, line)
+        logits = vae.decoder.logits(z)
+        log_p_z = torch.distributions.Normal(0, 1).log_prob(z).sum(1)
+        log_joint = images @ logits.T - nn.functional.softplus(logits).sum(1) + log_p_z
+    expected = log_joint.logsumexp(1) + 2 * math.log(2 * reach / 199)
+    torch.testing.assert_close(exact, expected, atol=1e-3, rtol=0)
+    values = log_joint.gather(1, torch.cdist(best_z, z).argmin(1)[:, None])[:, 0]
+    torch.testing.assert_close(values, log_joint.max(1).values, atol=1e-3, rtol=0)
+
+
 def test_a_decoder_that_ignores_z_has_the_mean_of_the_training_images():
     """By hand: of 2 training images and one more of each colour; a pixel that is always 0 keeps a chance to be 1."""
     train = torch.tensor([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]])  # p = 1/4, 1/2, 3/4

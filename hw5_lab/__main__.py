@@ -1,0 +1,45 @@
+"""python -m hw5_lab runs [FOLDER]: the runs in a folder, by default outputs/, with what tells them apart."""
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+
+from hw5_utils import HERE
+
+MAIN_NUMBERS = "test_elbo", "validation_elbo", "frechet_train", "score_error"  # of a history
+
+
+def runs(folder):
+    """A row for each run in the folder: its name, when it began, its epochs, its main number, its command."""
+    rows = []
+    for mark in sorted(folder.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
+        try:
+            command = json.loads(mark.read_text())["command"]
+            history = mark.with_name("history.csv")
+            history = list(csv.DictReader(history.open())) if history.exists() else []
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        main = next((name for name in MAIN_NUMBERS if history and name in history[-1]), None)
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(mark.stat().st_mtime))
+        number = f"{main} {float(history[-1][main]):.1f}" if main else "no epoch yet"
+        end = "" if mark.with_name("metrics.json").exists() else ", unfinished"
+        rows.append((mark.parent.name, when, f"{len(history)} epochs{end}", number, command))
+    return rows
+
+
+def main(argv=None):
+    """Print the runs; the exit code is 0."""
+    parser = argparse.ArgumentParser("python -m hw5_lab", description="What the laboratory keeps.")
+    parser.add_argument("what", choices=["runs"], help="list the runs")
+    parser.add_argument("folder", type=Path, nargs="?", default=HERE / "outputs", help="where they are")
+    rows = runs(parser.parse_args(argv).folder)
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,138 @@
+"""After a run: its model from Python, the list of runs, a changed script, notebooks, and folders of others."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import MODULES, ROOT, one_quickly, small
+
+import hw5_lab.__main__
+import hw5_utils as utils
+import hw5_vae
+from hw5_lab import door
+from hw5_lab.runs import run
+from hw5_lab.runs.folder import load_tensors
+
+
+@one_quickly("hw5_gan", "hw5_diffusion")
+def test_load_gives_the_trained_model(name, tmp_path):
+    assert MODULES[name].main(small(name, tmp_path / "out")) == 0
+    model = hw5_lab.load(tmp_path / "out")
+    state = load_tensors(tmp_path / "out" / "checkpoint.pt")["parts"]
+    network, key = {
+        "hw5_vae": lambda: (model.decoder, "decoder"),
+        "hw5_gan": lambda: (model.gen, "gen"),
+        "hw5_diffusion": lambda: (model.network, "network"),
+    }[name]()
+    assert not network.training
+    for weight, value in state[key].items():
+        assert torch.equal(network.state_dict()[weight], value)
+
+
+def test_load_of_something_else_is_a_fault(tmp_path):
+    with pytest.raises(utils.Fault, match="holds no run"):
+        hw5_lab.load(tmp_path)
+
+
+def test_runs_are_listed_with_what_tells_them_apart(tmp_path, capsys):
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "vae", "--lr", 0.01)) == 0
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "vae", "--lr", 0.02)) == 0
+    (tmp_path / "vae" / "metrics.json").unlink()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "run.json").write_text("not JSON")
+    assert hw5_lab.__main__.main(["runs", str(tmp_path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("vae.1 ") and "--lr 0.01" in first and "2 epochs  " in first and "test_elbo -" in first
+    assert second.startswith("vae ") and "--lr 0.02" in second and "2 epochs, unfinished" in second
+
+
+def test_a_changed_script_rewrites_nothing_unless_told(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "out"
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+    assert len(json.loads(before["metrics.json"])["source"]) == 16
+    monkeypatch.setattr(run, "source_of", lambda homework: "another")
+    line = ["--output_dir", str(folder), "--evaluate"]
+    assert hw5_vae.main(line) == 0
+    printed = capsys.readouterr().out
+    assert "has changed since this run: nothing is written" in printed and "ELBO" in printed
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert hw5_vae.main([*line, "--rewrite"]) == 0
+    assert json.loads((folder / "metrics.json").read_text())["evaluation"]["source"] == "another"
+
+
+def test_the_source_is_that_of_script_and_edition():
+    vae, hw8 = (door.homework_class("hw5_vae", edition) for edition in ("cs446", "hw8"))
+    instance = lambda kind: kind.__new__(kind)
+    assert run.source_of(instance(vae)) != run.source_of(instance(hw8))
+
+
+def test_a_notebooks_own_arguments_are_not_ours(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["/somewhere/ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.setattr(door, "run", lambda parse, build: seen.append(parse()) or 0)
+    assert door.enter("hw5_vae") == 0
+    assert seen[0].num_epoches == 200 and seen[0].named == set()
+
+
+def test_a_folder_of_somebody_else_named_hw5_lab_is_left_alone(tmp_path):
+    """The script then trains alone."""
+    for name in ("hw5_vae.py", "hw5_utils.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "data" / "sample", tmp_path / "data")
+    (tmp_path / "hw5_lab").mkdir()
+    (tmp_path / "hw5_lab" / "notes.py").write_text("")
+    line = [sys.executable, "hw5_vae.py", "--epochs", "1", "--hidden_units", "5"]
+    done = subprocess.run(line, cwd=tmp_path, text=True, capture_output=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.startswith("epoch 1: "), done.stderr
+
+
+def test_threads_are_set_and_kept(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        assert hw5_vae.main(small("hw5_vae", tmp_path / "out", "--threads", 1)) == 0
+        assert json.loads((tmp_path / "out" / "metrics.json").read_text())["threads"] == 1
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_metrics_name_the_data(tmp_path):
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["data"].startswith("400 of the images of /")
+    mark = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert mark["recalled"]["data_dir"] in metrics["data"]
+
+
+def test_a_page_that_cannot_be_written_loses_no_numbers(tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise TypeError("a network of a kind\nthat no page knows")
+
+    monkeypatch.setattr(run, "write_explore", broken)
+    line = [word for word in small("hw5_vae", tmp_path / "out") if word != "--quiet"]
+    assert hw5_vae.main(line) == 0
+    assert "explore.html cannot be written: a network of a kind that no page knows" in capsys.readouterr().out
+    assert (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_users_matplotlibrc_changes_no_figure(tmp_path, monkeypatch):
+    import matplotlib
+
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "plain")) == 0
+    monkeypatch.setitem(matplotlib.rcParams, "image.origin", "lower")
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30)
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "odd")) == 0
+    assert matplotlib.rcParams["font.size"] == 30, "the user's settings are put back"
+    for path in (tmp_path / "plain").glob("*.png"):
+        assert (tmp_path / "odd" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_progress_in_a_log_is_a_line_per_epoch(tmp_path, capsys):
+    line = [word for word in small("hw5_vae", tmp_path / "out") if word != "--quiet"]
+    assert hw5_vae.main(line) == 0
+    errors = capsys.readouterr().err
+    assert "\r" not in errors and [text.split(":")[0] for text in errors.splitlines()] == ["epoch 1/2", "epoch 2/2"]
