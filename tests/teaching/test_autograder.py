@@ -111,6 +111,7 @@ def test_other_points_and_faults(tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_zip_holds_all_modules_that_grading_imports():
     code = "import sys; from hw5_lab.teaching import grade; print(*[m for m in sys.modules if m.startswith('hw5_')])"
     line = [sys.executable, "-c", code]

@@ -86,8 +86,8 @@ CASES = [(file, *case) for file, cases in mistakes.CASES.items() for case in cas
 
 
 def marked(cases):
-    """The cases with names; the first of every question is quick."""
-    seen, params = set(), []
+    """The cases with names; the first of some questions is quick."""
+    seen, params = {"2(b)ii", "2(b)iv", "2(e)iii", "4(b)", "4(e)", "4(b) levels", "4(b) network"}, []
     for case in cases:
         question = next(iter(case[2]))
         slow = pytest.mark.slow if question in seen else ()
@@ -172,7 +172,10 @@ def test_every_check_of_the_points_is_one_of_a_question_and_earned_by_nobody_who
         assert all(judging.Sheet(checks).values())
 
 
-@pytest.mark.parametrize("name", mistakes.PLACEHOLDERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "an argument" else pytest.mark.slow) for name in mistakes.PLACEHOLDERS],
+)
 def test_placeholders_earn_nothing(name, box, tmp_path):
     raw = raw_of(box, tmp_path / "a", **mistakes.PLACEHOLDERS[name])
     assert earned(raw) == 0, [result.lines() for result in SCHEME.results(raw) if result.points]

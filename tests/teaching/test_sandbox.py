@@ -58,7 +58,7 @@ HOSTILE = {  # what stands before logpdf_bernoulli's right answer, and words of 
     "answers with a pipe": (FORGE.format(f"__import__('os').mkfifo({ANSWER})"), "no readable answer"),
     "answers with a device": (FORGE.format(f"__import__('os').symlink('/dev/zero', {ANSWER})"), "without an answer"),
 }
-QUICK = "exits", "segmentation fault", "prints a grader's table", "deletes its folder", "forges an answer"
+QUICK = "prints a grader's table", "forges an answer"
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,7 @@ def test_hostile_imports(code, words, box, tmp_path, monkeypatch):
     assert ("main guard" in said(raw) or "__main__" in said(raw)) == (bool(words) and "ModuleNotFound" not in words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text, words", [("def broken(:\n", "SyntaxError"), ("\0", "null bytes"), ("", "there is no")])
 def test_files_that_cannot_be_read(text, words, box, tmp_path):
     """All points of the one file are lost, none of the other."""

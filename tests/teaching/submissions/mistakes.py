@@ -378,7 +378,7 @@ STYLES = {  # right, each in its own way: the file, the edits, the questions tha
         "hw5_diffusion", ("            yield x\n", "            pass\n    return x\n"), ("4(c) sampler",), "",
     ),
 }
-QUICK_STYLES = ("methods", "cuda", "the other player frozen", "logits and labels [B]", "a density that is not answered below")
+QUICK_STYLES = ("cuda", "the other player frozen", "a density that is not answered below")
 
 NOTHING = {
     "hw5_vae": """
