@@ -1,255 +1,153 @@
-"""Grades a student's hw5_vae.py and hw5_gan.py: a table of points, and in a line what is wrong.
+"""Grades a student's hw5_vae.py, hw5_gan.py and hw5_diffusion.py: a table of points, and in a line what is wrong.
 
-    python -m hw5_lab.grade SUBMISSION [SUBMISSION]     # a folder, or one or two files
+    python -m hw5_lab.grade SUBMISSION [SUBMISSION]              # a folder, a zip, or files: one student
+    python -m hw5_lab.grade --class EXPORT --report FOLDER       # a platform's export: all students
 
-The student's code runs in child processes with limits (grade_sandbox.py, grade_child.py), which compute outputs for
-inputs that they are sent. What is right is known here alone: the questions and their judges are in grade_densities.py,
-grade_networks.py and grade_losses.py, the known mistakes in diagnoses.py. A grading takes about 10 s on two cores.
+The student's code runs in child processes with limits (sandbox.py, child.py), which compute outputs for inputs that
+they are sent. What is right is known here alone: the judges are in questions_*.py, the known mistakes in diagnoses.py,
+the points in points.toml.
 """
 
 import argparse
 import json
-import re
+import os
+import shutil
 import sys
+import tempfile
 import time
+import traceback
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from queue import Queue
 
-import torch
-from tqdm import tqdm
+from hw5_lab.teaching import scheme as points
+from hw5_lab.teaching.judging import QUESTIONS, Ask, Draw, Sheet
+from hw5_lab.teaching.sandbox import PACKAGES, Failure, Refused, Sandbox, clean
+from hw5_lab.teaching.submission import gather
 
-from hw5_lab.teaching.grade_densities import DENSITIES
-from hw5_lab.teaching.grade_judge import said
-from hw5_lab.teaching.grade_losses import LOSSES
-from hw5_lab.teaching.grade_networks import NETWORKS
-from hw5_lab.teaching.grade_sandbox import Failure, Sandbox, Submission, clean
-
-# What every part of a question is worth. A part worth 0 costs nothing: what is wrong with it is said as a remark.
-POINTS = {
-    "2(a)": {"layers": 1, "shape": 1, "value": 2, "gradient": 1, "seeded weights": 1, "other sizes": 0},
-    "2(b)i": {"shape": 1, "value": 3, "gradient": 1, "broadcasting": 1},
-    "2(b)ii": {"shape": 1, "value": 3, "gradient": 1, "broadcasting": 1, "p = 0 and 1": 0},
-    "2(b)iii": {"shape": 1, "distribution": 2, "independence": 1, "gradient": 2, "seeded numbers": 0},
-    "2(b)iv": {"type": 1, "distribution": 2, "independence": 1},
-    "2(c)": {"scalar": 1, "value": 3, "gradient": 1},
-    "2(e)iii": {"value": 2, "default alpha": 1},
-    "4(a)": {"layers": 1, "order": 1, "shape": 1, "value": 2, "gradient": 1},
-    "4(b)": {"layers": 1, "order": 1, "shape": 1, "value": 2, "gradient": 1},
-    "4(c)": {"biases": 1, "DNet's weights": 1, "GNet's weights": 1, "seeded weights": 2},
-    "4(d)": {"value": 3, "batch of one": 1, "gradient": 1, "detached fakes": 0},
-    "4(e)": {"value": 3, "batch of one": 1, "gradient": 1},
-}
-QUESTIONS = sorted([*DENSITIES, *NETWORKS, *LOSSES], key=lambda question: list(POINTS).index(question.number))
-IMPORT_SECONDS, SECONDS = 10, 8  # that importing a file, and a question, may take
+IMPORT_SECONDS = 10
 LONG_IMPORT = 3  # seconds after which a file is taken to do more than define things
+OURS = "a fault of the grader, not of this answer: tell your teacher"
+
+# ------------------------------------------------------------------------------------------------------- grading
 
 
-@dataclass
-class Part:
-    name: str
-    points: int
-    out_of: int
-    wrong: str  # "" where right
-
-
-@dataclass
-class Result:
-    """A question's parts, and remarks on what costs nothing."""
-
-    question: str
-    title: str
-    parts: list
-    remarks: list
-
-    @property
-    def points(self):
-        return sum(part.points for part in self.parts)
-
-    @property
-    def out_of(self):
-        return sum(part.out_of for part in self.parts)
-
-    def lines(self):
-        """What is wrong: a line for each reason, with the parts that it costs; then the remarks."""
-        reasons = {}
-        for part in self.parts:
-            if part.wrong and part.out_of:
-                reasons.setdefault(part.wrong, []).append(part.name)
-        return [
-            *(f"{', '.join(parts)}: {reason}" for reason, parts in reasons.items()),
-            *(f"(remark) {each}" for each in self.remarks),
-        ]
-
-
-# -------------------------------------------------------------------------------------------------- submissions
-
-
-def find_submission(paths):
-    """The Submission that these paths hold. A file is known by its name, or else by the classes that it defines."""
-    paths = [Path(path) for path in paths]
-    folder = paths[0] if len(paths) == 1 and paths[0].is_dir() else None
-    files = [path for path in paths if path.is_file()]
-    if folder:
-        files = sorted(folder.glob("*.py")) or sorted(folder.glob("*/*.py"))
-    found = {}
-    for name, defines in (("hw5_vae", b"class VAE"), ("hw5_gan", b"class GAN")):
-        kind = name.removeprefix("hw5_")
-        by_name = [path for path in files if re.search(rf"(?i)hw\d*[-_ ]*{kind}", path.stem)]
-        by_content = [path for path in files if path.stat().st_size < 2**20 and defines in path.read_bytes()]
-        exact = [path for path in by_name if path.stem == name]
-        if chosen := exact or by_name or by_content:
-            found[name] = chosen[0]
-    if folder and found:
-        folder = next(iter(found.values())).parent
-    return Submission(found, folder)
-
-
-def inputs_for(submission):
-    """A generator of the inputs: others for every submission, the same whenever it is graded again."""
-    content = b"".join(path.read_bytes() for path in submission.files.values())
-    return torch.Generator().manual_seed(zlib.crc32(content))
-
-
-# ------------------------------------------------------------------------------------------------------ grading
-
-
-def try_import(box, submission, file):
-    """(whether only definitions can be imported, a remark or "", why nothing can be imported or "")."""
+def try_import(ask):
+    """(a note or "", why nothing can be imported or ""); sets whether only definitions are to be imported."""
     why = ""
-    for definitions_only in (False, True):
+    for ask.definitions_only in (False, True):
         try:
-            answer = box.run(submission, file, {"job": "import"}, IMPORT_SECONDS, definitions_only)
-            reason = said(answer)
-            if not reason and not definitions_only and answer["seconds"] > LONG_IMPORT:
-                reason = f"takes {answer['seconds']:.0f} s"
+            answer = ask.run({"job": "import"}, IMPORT_SECONDS)
+            reason = ""
+            if not ask.definitions_only and not answer.get("seconds", LONG_IMPORT + 1.0) <= LONG_IMPORT:
+                reason = f"takes more than {LONG_IMPORT} s"
         except Failure as failure:
             reason = str(failure)
         if not reason:
-            remark = (
-                f"importing {file}.py {why}: graded by its definitions alone. What trains belongs under "
-                'if __name__ == "__main__":'
-            )
-            return definitions_only, why and remark, ""
+            remedy = "" if "ModuleNotFoundError" in why else ' What trains belongs under if __name__ == "__main__":'
+            return why and f"importing {ask.shown} {why}: graded by its definitions alone.{remedy}", ""
         why = why or (reason if reason[0].islower() else f"fails, {reason.removeprefix('RuntimeError: ')}")
-    return False, "", f"importing {file}.py {clean(why)}"
+    return "", f"importing {ask.shown} {clean(why)}"
 
 
-def ask(box, submission, question, requests, definitions_only):
-    """The question's answers, or what went wrong in all of them."""
-    answers = {}
-    for name, request in requests.items():
-        try:
-            answers[name] = box.run(submission, question.file, request, SECONDS, definitions_only)
-        except Failure as failure:
-            answers[name] = {"error": f"the code {failure}"}
-    return answers
+def grade(submission, box, numbers, progress=lambda raw: None):
+    """The raw results of the questions with these numbers: every check's verdict, "" where it was shown to be right.
+
+    progress(raw) is called after each question. A judge's own fault is in raw["faults"], for a teacher.
+    """
+    start, seed = time.monotonic(), submission.digest()
+    raw = {
+        "files": {name: str(path) for name, path in submission.files.items()},
+        "notes": [f"not graded, for another file was: {each}" for each in submission.others[:5]],
+        "checks": {},
+        "remarks": {},
+        "faults": [],
+    }
+    raw["notes"] += [clean(each) for each in submission.left_out[:5]]
+    place = Path(tempfile.mkdtemp(prefix="hw5-submission-"))
+    try:
+        submission.place(place)
+        asks, broken = {}, {}
+        for number in numbers:
+            question = QUESTIONS[number]
+            file, sheet = question.file, Sheet(question.checks)
+            if file not in submission.files:
+                sheet.all(f"there is no {file}.py")
+            elif file not in asks:
+                asks[file] = Ask(box, place, file, submission.files[file].name)
+                note, broken[file] = try_import(asks[file])
+                raw["notes"] += [note] * bool(note)
+            if file in asks and broken[file]:
+                sheet.all(broken[file])
+            elif file in asks:
+                judge(question, asks[file], seed, sheet, raw["faults"])
+            if file in asks:
+                raw["notes"] += [each for each in asks[file].remarks if each not in raw["notes"]]
+            raw["checks"][number] = {check: clean(why) for check, why in sheet.items()}
+            raw["remarks"][number] = [clean(each) for each in sheet.remarks]
+            raw["seconds"] = round(time.monotonic() - start, 1)
+            progress(raw)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return raw
 
 
-def verdict(question, requests, answers):
-    """The Result of a question. A forged or broken answer that the judge cannot read earns nothing."""
-    sentences = [said(answer) for answer in answers.values()]
-    if sentences[0] and len(sentences) == 1:
-        parts, remarks = dict.fromkeys(POINTS[question.number], sentences[0]), []
-    else:
-        try:
-            parts, remarks = question.judge(requests, answers)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-            parts, remarks = dict.fromkeys(POINTS[question.number], f"no readable answer ({type(error).__name__})"), []
-    return as_result(question, parts, remarks)
+def judge(question, ask, seed, sheet, faults):
+    """Fill a question's sheet. What a judge did not come to say stays "not shown", or gets the reason."""
+    try:
+        question.judge(ask, Draw(seed ^ zlib.crc32(question.number.encode())), sheet)
+    except Failure as failure:
+        why = str(failure)
+        sheet.all(f"the code {why}" if why.split(" ")[0] in VERBS else why)
+    except Exception as error:
+        faults.append(f"{question.number}: {''.join(traceback.format_exception_only(error)).strip()}")
+        sheet.all(OURS)
+    for check in set(sheet) - set(question.checks):
+        del sheet[check]
 
 
-def as_result(question, parts, remarks=()):
-    remarks, made = list(remarks), []
-    for name, out_of in POINTS[question.number].items():
-        wrong = clean(parts.get(name, ""))
-        made.append(Part(name, 0 if wrong else out_of, out_of, wrong))
-    earned = any(part.points for part in made)
-    remarks += [part.wrong for part in made if part.wrong and not part.out_of and earned]
-    return Result(question.number, question.title, made, [clean(remark) for remark in remarks])
+VERBS = {"does", "ends", "gives", "is", "aborts", "crashes", "uses", "starts"}  # with which a Failure of a job begins
+
+# -------------------------------------------------------------------------------------------------------- report
 
 
-def grade(submission, boxes, numbers=tuple(POINTS), progress=lambda: None):
-    """([Result], [remark]) of the questions with these numbers; the boxes are used side by side."""
-    generator = inputs_for(submission)
-    made = [(question, question.make(generator)) for question in QUESTIONS]  # all: inputs do not depend on `numbers`
-    asked = [(question, requests) for question, requests in made if question.number in numbers]
-    free = Queue()
-    for box in boxes:
-        free.put(box)
-
-    def with_box(function, *arguments):
-        box = free.get()
-        try:
-            return function(box, *arguments)
-        finally:
-            free.put(box)
-            progress()
-
-    with ThreadPoolExecutor(len(boxes)) as pool:
-        files = sorted({question.file for question, _ in asked} & set(submission.files))
-        imports = dict(zip(files, pool.map(lambda file: with_box(try_import, submission, file), files)))
-
-        def one(pair):
-            question, requests = pair
-            if question.file not in imports:
-                return as_result(question, dict.fromkeys(POINTS[question.number], f"there is no {question.file}.py"))
-            definitions_only, _, broken = imports[question.file]
-            if broken:
-                return as_result(question, dict.fromkeys(POINTS[question.number], broken))
-            return verdict(question, requests, with_box(ask, submission, question, requests, definitions_only))
-
-        results = list(pool.map(one, asked))
-    return results, [remark for _, remark, _ in imports.values() if remark]
+def number(value):
+    return f"{value:g}"
 
 
-# ------------------------------------------------------------------------------------------------------- report
-
-
-def table(results, remarks):
+def table(results, raw, who=""):
     """The report as text, a line per question and per reason."""
     titles = max(len(result.title) for result in results)
-    rows = [f"{'question':<8}  {'':<{titles}}  points  what is wrong"]
+    names = max(len(result.question) for result in results)
+    rows = [f"graded: {', '.join(raw['files'].values()) or 'nothing'}{who and f' of {who}'}"]
+    rows.append(f"{'question':<{names}}  {'':<{titles}}  points  what is wrong")
     for result in results:
         first, *rest = result.lines() or [""]
-        score = f"{result.points}/{result.out_of}"
-        rows.append(f"{result.question:<8}  {result.title:<{titles}}  {score:>6}  {first}".rstrip())
-        rows += [f"{'':<8}  {'':<{titles}}  {'':>6}  {line}" for line in rest]
-    score = f"{sum(result.points for result in results)}/{sum(result.out_of for result in results)}"
-    rows.append(f"{'total':<8}  {'':<{titles}}  {score:>6}")
-    return "\n".join(rows + [f"(remark) {clean(remark)}" for remark in remarks])
+        score = f"{number(result.points)}/{number(result.out_of)}"
+        rows.append(f"{result.question:<{names}}  {result.title:<{titles}}  {score:>6}  {first}".rstrip())
+        rows += [f"{'':<{names}}  {'':<{titles}}  {'':>6}  {line}" for line in rest]
+    score = "/".join(number(sum(each)) for each in zip(*((result.points, result.out_of) for result in results)))
+    rows.append(f"{'total':<{names}}  {'':<{titles}}  {score:>6}")
+    return "\n".join(rows + [f"(remark) {clean(note)}" for note in raw["notes"]])
 
 
-def as_json(results, remarks, seconds):
+def as_json(results, raw):
+    """Points, and the raw results from which they were made."""
     return {
         "points": sum(result.points for result in results),
         "out_of": sum(result.out_of for result in results),
-        "seconds": round(seconds, 1),
-        "remarks": remarks,
-        "questions": [
-            {
-                "question": result.question,
-                "title": result.title,
-                "points": result.points,
-                "out_of": result.out_of,
-                "parts": [asdict(part) for part in result.parts],
-                "remarks": result.remarks,
-            }
-            for result in results
-        ],
+        "questions": [{**asdict(result), "points": result.points, "out_of": result.out_of} for result in results],
+        "raw": raw,
     }
 
 
-def as_gradescope(results, remarks, seconds):
+def as_gradescope(results, raw):
     """Gradescope's results.json: a test per part that is worth something, remarks with their question's first part."""
     tests = []
     for result in results:
-        parts = [part for part in result.parts if part.out_of]
-        for number, part in enumerate(parts):
-            lines = [part.wrong, *(f"(remark) {each}" for each in result.remarks if number == 0)]
+        for place, part in enumerate(result.parts):
+            lines = [part.said, *(f"(remark) {each}" for each in result.remarks if place == 0)]
             tests.append(
                 {
                     "score": part.points,
@@ -258,43 +156,121 @@ def as_gradescope(results, remarks, seconds):
                     "number": result.question,
                     "output": "\n".join(filter(None, lines)),
                     "status": "failed" if part.wrong else "passed",
-                    "visibility": "visible",
+                    "visibility": part.visibility,
                 }
             )
     return {
         "score": sum(result.points for result in results),
-        "execution_time": round(seconds),
-        "output": "\n".join(remarks),
+        "execution_time": round(raw.get("seconds", 0)),
+        "output": "\n".join([f"graded: {', '.join(raw['files'].values()) or 'nothing'}", *raw["notes"]]),
         "visibility": "visible",
         "stdout_visibility": "hidden",
         "tests": tests,
     }
 
 
+def write(path, content):
+    """Write JSON so that the file is whole at every moment."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+EMPTY = {"files": {}, "checks": {}, "remarks": {}, "notes": [], "faults": []}
+
+
+def unfinished(numbers, why):
+    """Raw results that say of each question why it is not graded (yet)."""
+    return {**EMPTY, "checks": {each: dict.fromkeys(QUESTIONS[each].checks, why) for each in numbers}}
+
+
+def grade_one(args, scheme, outputs):
+    """Grade one student; the outputs are written at once, and after every question."""
+    numbers = list(scheme.questions)
+
+    def put(raw):
+        waiting = unfinished(numbers, "not graded yet: the grader was stopped before, by a time or memory limit?")
+        whole = {**raw, "checks": {**waiting["checks"], **raw["checks"]}}
+        for path, make in outputs:
+            write(path, make(scheme.results(whole), whole))
+
+    put(unfinished(numbers, "not graded yet: the grader was stopped before, by a time or memory limit?"))
+    with tempfile.TemporaryDirectory(prefix="hw5-gathered-") as folder:
+        submission = gather(args.submission, Path(folder) / "submission")
+        if not submission.files:
+            places = ", ".join(map(str, args.submission))
+            why = f"{places}: none of hw5_vae.py, hw5_gan.py, hw5_diffusion.py is there"
+            put(
+                {
+                    **unfinished(
+                        numbers, f"there is no file to grade{''.join(f'; {each}' for each in submission.left_out[:3])}"
+                    )
+                }
+            )
+            print(f"hw5_lab.grade: {why}{''.join(f'; {each}' for each in submission.left_out[:3])}", file=sys.stderr)
+            return 2
+        text = b"".join((submission.folder / path).read_bytes() for path in submission.files.values())
+        packages = [each for each in PACKAGES if each.split(".")[0].encode() in text]
+        with Sandbox(args.as_root, packages) as box:
+            box.start()
+            raw = grade(submission, box, numbers, put)
+    put(raw)
+    print(table(scheme.results(raw), raw))
+    for fault in raw["faults"]:
+        print(f"hw5_lab.grade: a fault of the grader: {clean(fault)}", file=sys.stderr)
+    return 3 if raw["faults"] else 0
+
+
+def make_parser():
+    parser = argparse.ArgumentParser("hw5_lab.grade", description="Grade hw5_vae.py, hw5_gan.py and hw5_diffusion.py.")
+    flag = parser.add_argument
+    flag("submission", nargs="*", type=Path, help="of one student: a folder, a zip, or files")
+    flag("--class", dest="export", type=Path, metavar="EXPORT", help="a platform's export of a class, folder or zip")
+    flag(
+        "--report",
+        type=Path,
+        metavar="FOLDER",
+        help="where the reports on a class go; what is there is not graded again",
+    )
+    flag("--points", type=Path, metavar="FILE", default=points.DEFAULT, help="what is graded and what it is worth")
+    flag("--json", type=Path, metavar="FILE", help="write the whole report to FILE")
+    flag("--gradescope", type=Path, metavar="FILE", help="write Gradescope's results.json to FILE")
+    flag("--as-root", action="store_true", help="run students' code as root, where root cannot become another user")
+    flag("--workers", type=int, default=os.cpu_count(), help="students of a class that are graded at once")
+    return parser
+
+
 def main(argv=None):
-    """The exit code: 0 when graded, 2 where there is no submission."""
-    parser = argparse.ArgumentParser("hw5_lab.grade", description="Grade a student's hw5_vae.py and hw5_gan.py.")
-    parser.add_argument("submission", nargs="+", type=Path, help="a folder, or one or two files")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report to FILE")
-    parser.add_argument("--gradescope", type=Path, metavar="FILE", help="write Gradescope's results.json to FILE")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    """The exit code: 0 when graded, 2 where nothing could be, 3 where the grader itself has a fault."""
+    parser = make_parser()
     args = parser.parse_args(argv)
-    start = time.monotonic()
-    submission = find_submission(args.submission)
-    if not submission.files:
-        places = ", ".join(map(str, args.submission))
-        print(f"hw5_lab.grade: {places}: neither hw5_vae.py nor hw5_gan.py is there", file=sys.stderr)
+    if not hasattr(os, "fork"):
+        print(
+            "hw5_lab.grade: this system cannot fork processes; grade on Linux or macOS, on Windows in WSL",
+            file=sys.stderr,
+        )
         return 2
-    jobs = len(submission.files) + sum(question.file in submission.files for question in QUESTIONS)
-    with ExitStack() as stack, tqdm(total=jobs, desc="grading", leave=False, disable=args.quiet or None) as bar:
-        boxes = [stack.enter_context(Sandbox()) for _ in range(2)]
-        results, remarks = grade(submission, boxes, progress=bar.update)
-    seconds = time.monotonic() - start
-    print(table(results, remarks))
-    for path, make in ((args.json, as_json), (args.gradescope, as_gradescope)):
-        if path:
-            path.write_text(json.dumps(make(results, remarks, seconds), indent=2) + "\n")
-    return 0
+    if bool(args.export) == bool(args.submission) or bool(args.export) != bool(args.report):
+        parser.error("expected files of one student, or --class EXPORT --report FOLDER")
+    outputs = [(path, make) for path, make in ((args.json, as_json), (args.gradescope, as_gradescope)) if path]
+    try:
+        scheme = points.read(args.points)
+        if args.export:
+            from hw5_lab.teaching.classroom import grade_class
+
+            return grade_class(args, scheme)
+        return grade_one(args, scheme, outputs)
+    except (points.Fault, Refused) as fault:
+        print(f"hw5_lab.grade: {fault}", file=sys.stderr)
+        if isinstance(fault, Refused):
+            with suppress(OSError):
+                for path, make in outputs:
+                    raw = unfinished(list(scheme.questions), f"not graded: {fault}")
+                    write(path, make(scheme.results(raw), raw))
+        return 2
+    except OSError as error:
+        print(f"hw5_lab.grade: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python -m hw5_lab.starter FOLDER
 
-The hand-out is made from hw5_vae.py and hw5_gan.py by their syntax trees. A docstring that begins with a question's
-number, such as 2(b)ii, marks an answer. Graded functions and figures keep their heads and get the question as a
-docstring. Other functions of an answer are left out; where the rest of a script needs them, GIVEN has a replacement.
+The hand-out is made from the three scripts by their syntax trees. A docstring that begins with a question's number,
+such as 2(b)ii, or a name in QUESTIONS marks an answer. Graded functions and figures keep their heads and get the
+question as a docstring. Other functions of an answer are left out, and with them what mentions them; where the rest of
+a script needs one, GIVEN has a replacement.
 """
 
 import argparse
@@ -14,11 +15,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from hw5_lab.teaching.starter_texts import GIVEN, HEADERS, QUESTIONS, README
+from hw5_lab.teaching.starter_texts import GIVEN, HEADERS, QUESTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = ("hw5_vae.py", "hw5_gan.py")
+HANDOUT = Path(__file__).with_name("handout")
+SCRIPTS = ("hw5_vae.py", "hw5_gan.py", "hw5_diffusion.py")
 NUMBER = re.compile(r"\d\([a-z]\)[ivx]*")
+CLASSES = {"DiffusionModel": "4(b)"}  # whose docstrings begin with no number
+NEEDED = {"main", "parse_args", "train", "visualize", "save", "__init__"}  # which nothing takes along
 AS_GIVEN = {"2(d)", "2(e)", "4(f)"}  # training, all figures at once, samples: code that the homework gives
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
@@ -33,27 +37,33 @@ def number_of(node):
     return found and found[0]
 
 
-def answered(tree):
-    """[(class or "", node, number)] of all functions of an answer: by their docstring, or their class's."""
-    found = []
-    for node in tree.body:
-        if isinstance(node, FUNCTIONS) and number_of(node):
-            found.append(("", node, number_of(node)))
-        elif isinstance(node, ast.ClassDef):
-            for method in node.body:
-                if isinstance(method, FUNCTIONS) and (number_of(method) or number_of(node)):
-                    found.append((node.name, method, number_of(method) or number_of(node)))
-    return [each for each in found if each[2] not in AS_GIVEN]
+def answered(tree, file):
+    """[(class or "", node, number)] of all functions of an answer: by their docstring, their class's, or their name."""
+    questions, found = QUESTIONS[file], []
+    by_name = {name: number for number, question in questions.items() for name in question.get("functions", {})}
+    given = {name for question in questions.values() for name in question.get("given", [])}
+    for owner, node in every_function(tree):
+        classes = [each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == owner]
+        of_class = next((number_of(each) or CLASSES.get(each.name) for each in classes), None)
+        number = number_of(node) or by_name.get(node.name) or of_class
+        if number and number not in AS_GIVEN and node.name not in given:
+            found.append((owner, node, number))
+    return found
 
 
-def is_asked(owner, node, number):
+def is_asked(node, number, file):
     """Whether a student is asked for this function, by this name, rather than for what it is a part of."""
-    return node.name in ("__init__", "forward") or node.name in QUESTIONS.get(number, {}).get("functions", {})
+    asked = QUESTIONS[file].get(number, {})
+    return node.name in ("__init__", "forward") and "class" in asked or node.name in asked.get("functions", {})
 
 
 def names_in(node):
-    """All names and attributes that a node mentions."""
-    return {getattr(part, "id", getattr(part, "attr", None)) for part in ast.walk(node)}
+    """All names that a node mentions, and the attributes of self."""
+    return {
+        part.id if isinstance(part, ast.Name) else part.attr
+        for part in ast.walk(node)
+        if isinstance(part, ast.Name) or isinstance(part, ast.Attribute) and getattr(part.value, "id", "") == "self"
+    }
 
 
 def docstring(text, indent):
@@ -65,10 +75,10 @@ def docstring(text, indent):
     return [f'{pad}"""{lines[0]}', *(f"{pad}{line}".rstrip() for line in lines[1:]), f'{pad}"""']
 
 
-def ask(node, number):
+def ask(node, number, file):
     """The lines that stand for a function's body: the question, the call of super().__init__(), the error."""
     indent = node.body[0].col_offset
-    question = QUESTIONS[number].get("functions", {}).get(node.name)
+    question = QUESTIONS[file][number].get("functions", {}).get(node.name)
     lines = docstring(f"{number}. {question.strip()}", indent) if question else []
     for statement in node.body:
         if "super().__init__" in ast.unparse(statement):
@@ -86,42 +96,48 @@ def make(source, file):
     """The starter's text of a script."""
     tree = ast.parse(source)
     edits = []  # (first line, last line, new lines), both inclusive, from 1
-    known = answered(tree)
-    asked = [each for each in known if is_asked(*each)]
-    given = dict(GIVEN[file])
-    dropped = [(owner, node) for owner, node, number in known if (owner, node, number) not in asked]
-    gone = {node.name for owner, node in dropped if not given.get((owner, node.name))}
-    gone |= {name for (_, name), text in given.items() if not text}
-    inside = {id(node) for _, node, _ in known}
-    for owner, node, number in known:
-        if number not in QUESTIONS:
+    known, given, questions = answered(tree, file), dict(GIVEN[file]), QUESTIONS[file]
+    asked = [each for each in known if is_asked(each[1], each[2], file)]
+    for _, node, number in known:
+        if number not in questions:
             raise Stale(f"{file}: {node.name} answers {number}, which starter_texts.py does not ask")
-    chapter = "2" if "vae" in file else "4"
-    expected = {
-        name for number, question in QUESTIONS.items() if number[0] == chapter for name in question.get("functions", {})
-    }
+    expected = {name for question in questions.values() for name in question.get("functions", {})}
     if missing := expected - {node.name for _, node, _ in asked}:
         raise Stale(f"{file}: no function {', '.join(missing)} whose docstring begins with its question's number")
+    functions = list(every_function(tree))
+    if unknown := {key for key, text in given.items() if text} - {(owner, node.name) for owner, node in functions}:
+        raise Stale(f"{file}: GIVEN replaces {', '.join(name for _, name in unknown)}, which is not there")
+    kept = {id(node) for _, node, _ in asked} | {id(node) for owner, node in functions if given.get((owner, node.name))}
+    dropped = {id(node) for _, node, _ in known if id(node) not in kept}
+    dropped |= {id(node) for owner, node in functions if given.get((owner, node.name)) == ""}
+    while more := mentioning(functions, kept, dropped):  # what needs something that is left out is left out as well
+        for node in more:
+            if node.name in NEEDED:
+                raise Stale(f"{file}: {node.name} needs a part of an answer: GIVEN needs a replacement")
+            dropped.add(id(node))
     for owner, node, number in asked:
-        edits.append((node.body[0].lineno, node.end_lineno, ask(node, number)))
+        edits.append((node.body[0].lineno, node.end_lineno, ask(node, number, file)))
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and number_of(node):
-            question = f"{number_of(node)}. {QUESTIONS[number_of(node)]['class'].strip()}"
+        number = isinstance(node, ast.ClassDef) and (number_of(node) or CLASSES.get(node.name))
+        if number:
+            question = f"{number}. {questions[number]['class'].strip()}"
             edits.append((node.body[0].lineno, node.body[0].end_lineno, docstring(question, 4)))
-    for owner, node in every_function(tree):
-        text = given.pop((owner, node.name), None)
-        if text is not None:
-            edits.append((first_line(node), node.end_lineno, text.strip("\n").split("\n") if text else None))
-        elif (owner, node) in dropped:
+    for owner, node in functions:
+        text = given.get((owner, node.name))
+        if text:
+            edits.append((first_line(node), node.end_lineno, text.strip("\n").split("\n")))
+        elif id(node) in dropped:
             edits.append((first_line(node), node.end_lineno, None))
-        elif id(node) not in inside and names_in(node) & gone:
-            used = ", ".join(names_in(node) & gone)
-            raise Stale(f"{file}: {node.name} uses {used}, a part of an answer: GIVEN needs a replacement")
-    if given:
-        raise Stale(f"{file}: GIVEN replaces {', '.join(name for _, name in given)}, which is not there")
-    edits += hand_over(tree, ("", "main") in GIVEN[file])
+    edits += hand_over(tree, ("", "main") in given)
     edits.append((tree.body[0].lineno, tree.body[0].end_lineno, docstring(HEADERS[file], 0)))
     return apply(source, edits)
+
+
+def mentioning(functions, kept, dropped):
+    """The other functions that mention one that is left out."""
+    gone = {node.name for _, node in functions if id(node) in dropped}
+    gone -= {node.name for _, node in functions if id(node) in kept}
+    return [node for _, node in functions if id(node) not in kept | dropped and names_in(node) & gone]
 
 
 def every_function(tree):
@@ -154,14 +170,17 @@ def apply(source, edits):
 
 def write(folder):
     """Write the hand-out to a folder, which is new or empty."""
+    texts = {file: make((ROOT / file).read_text(), file) for file in SCRIPTS}
     folder.mkdir(parents=True, exist_ok=True)
-    for file in SCRIPTS:
-        (folder / file).write_text(make((ROOT / file).read_text(), file))
-    for file in ("hw5_utils.py", "requirements.txt"):
-        shutil.copyfile(ROOT / file, folder / file)
+    for file, text in texts.items():
+        (folder / file).write_text(text)
+    for file in (ROOT / "hw5_utils.py", ROOT / "requirements.txt", HANDOUT / "test_hw5.py"):
+        shutil.copyfile(file, folder / file.name)
     shutil.copytree(ROOT / "data" / "sample", folder / "data" / "sample")
-    rows = [f"| {number} | {question['title']} |" for number, question in QUESTIONS.items()]
-    (folder / "README.md").write_text(README.replace("{questions}", "\n".join(rows)))
+    asked = [(number, question["title"]) for file in SCRIPTS for number, question in QUESTIONS[file].items()]
+    rows = [f"| {number} | {title} |" for number, title in asked]
+    readme = (HANDOUT / "README.md").read_text()
+    (folder / "README.md").write_text(readme.replace("{questions}", "\n".join(rows)))
 
 
 def main(argv=None):
@@ -174,6 +193,9 @@ def main(argv=None):
         return 2
     try:
         write(folder)
+    except Stale as error:
+        print(f"hw5_lab.starter: {error}", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"hw5_lab.starter: {folder}: {error.strerror or error}", file=sys.stderr)
         return 2

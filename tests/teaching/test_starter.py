@@ -9,14 +9,15 @@ import sys
 
 import pytest
 from helpers import ROOT
-from submissions.answers import ANSWERS
 
-from hw5_lab.teaching import grade, starter
-from hw5_lab.teaching.grade import POINTS, find_submission
-from hw5_lab.teaching.grade_sandbox import Sandbox
+from submissions.answers import ANSWERS
+from graded import POINTS, SCHEME, earned, lost, raw_of, said
+
+from hw5_lab.teaching import starter
+from hw5_lab.teaching.judging import QUESTIONS as GRADED
 from hw5_lab.teaching.starter_texts import QUESTIONS
 
-NAMES = ("hw5_vae", "hw5_gan")
+NAMES = ("hw5_vae", "hw5_gan", "hw5_diffusion")
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +25,6 @@ def handed_out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("starter")
     assert starter.main([str(folder)]) == 0
     return folder
-
-
-@pytest.fixture(scope="module")
-def boxes():
-    with Sandbox() as first, Sandbox() as second:
-        yield [first, second]
 
 
 def unanswered(text):
@@ -63,14 +58,19 @@ def test_what_is_handed_out(handed_out):
     assert sorted(path.name for path in handed_out.iterdir()) == [
         "README.md",
         "data",
+        "hw5_diffusion.py",
         "hw5_gan.py",
         "hw5_utils.py",
         "hw5_vae.py",
         "requirements.txt",
+        "test_hw5.py",
     ]
     assert len(list((handed_out / "data" / "sample").glob("*.gz"))) == 4
     readme = (handed_out / "README.md").read_text()
-    assert all(f"| {number} |" in readme for number in QUESTIONS) and "{" not in readme
+    assert all(f"| {number} |" in readme for file in QUESTIONS.values() for number in file) and "{" not in readme
+    whole = " ".join(path.read_text() for path in handed_out.glob("*.*") if path.suffix in (".py", ".md"))
+    for named in sorted(set(re.findall(r"Table \d|Eq\. \d", whole))):  # the hand-out needs no other paper
+        assert re.search(rf"{named}[,)]", readme), named
     for name in NAMES:
         text = (handed_out / f"{name}.py").read_text()
         assert max(map(len, text.split("\n"))) <= 120 and "hw5_lab" not in text and "\n\n\n\n" not in text
@@ -78,26 +78,96 @@ def test_what_is_handed_out(handed_out):
 
 def test_every_question_is_asked_once(handed_out):
     """Those of the grader, and the figures; a docstring with the number stands at each."""
-    asked = [(name, number) for name in NAMES for _, _, number in unanswered((handed_out / f"{name}.py").read_text())]
-    questions = set(QUESTIONS) - {"2(d)", "4(f)"}
-    assert questions == set(POINTS) | {"2(e)i", "2(e)ii", "2(e)iii"}
-    assert sorted(number for _, number in asked) == sorted([*questions, "2(a)", "2(e)iii", "4(a)", "4(b)", "4(c)"])
+    graded = {(GRADED[number].file, number.split()[0]) for number in POINTS}
     for name in NAMES:
         text = (handed_out / f"{name}.py").read_text()
-        assert all(f'"""{number}. ' in text for file, number in asked if file == name)
+        asked = {number for _, _, number in unanswered(text)}
+        assert asked == set(QUESTIONS[f"{name}.py"]) - {"2(d)", "4(f)"}
+        assert asked - {"2(e)i", "2(e)ii"} == {number for file, number in graded if file == name}
+        assert all(f'"""{number}. ' in text for number in asked)
+        functions = [node.name for _, node, _ in unanswered(text)]
+        assert sorted(set(functions) - {"__init__", "forward"}) == sorted(
+            {each for question in QUESTIONS[f"{name}.py"].values() for each in question.get("functions", {})}
+        )
 
 
-@pytest.mark.parametrize("name, first", [("hw5_vae", "2(a)"), ("hw5_gan", "4(a)")])
+@pytest.mark.parametrize("name, first", [("hw5_vae", "2(a)"), ("hw5_gan", "4(a)"), ("hw5_diffusion", "4(b)")])
 def test_runs_until_the_first_question(name, first, handed_out):
     finished = run(handed_out, name, "--epochs", "1")
     assert finished.returncode == 1 and finished.stderr.rstrip().endswith(f"NotImplementedError: {first}")
 
 
-def test_the_starter_earns_nothing(handed_out, boxes):
-    results, remarks = grade.grade(find_submission([handed_out]), boxes)
-    assert sum(result.points for result in results) == 0 and remarks == []
-    assert [result.lines() for result in results if "not answered yet" not in " ".join(result.lines())] == []
-    assert "not answered yet (2(b)ii)" in grade.table(results, remarks)
+def test_the_starter_earns_nothing(handed_out, box, tmp_path):
+    raw = raw_of(box, tmp_path / "a", **texts(handed_out))
+    assert earned(raw) == 0 and raw["notes"] == []
+    for result in SCHEME.results(raw):
+        assert "not answered yet (" in result.lines()[0] and len(result.lines()) == 1, result.lines()
+
+
+def texts(folder):
+    return {name: (folder / f"{name}.py").read_text() for name in NAMES}
+
+
+def test_the_self_check_skips_what_is_not_answered(handed_out):
+    finished = check_oneself(handed_out)
+    assert finished.returncode == 0 and "16 skipped" in finished.stdout, finished.stdout
+
+
+def check_oneself(folder):
+    line = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+    return subprocess.run(line, cwd=folder, text=True, capture_output=True, timeout=300)
+
+
+def test_the_self_check_holds_no_answer_and_names_no_points():
+    text = (starter.HANDOUT / "test_hw5.py").read_text()
+    for words in (
+        "nn.Linear",
+        "nn.Conv2d",
+        "relu",
+        "sigmoid(",
+        "tanh",
+        "math.pi",
+        "bernoulli(",
+        "randn_like",
+        "hw5_lab",
+    ):
+        assert words not in text, words
+    assert "not a promise" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "key, body, promised",
+    [
+        (("", "logpdf_diagonal_gaussian"), "return ((z - mu) ** 2 + sigma_square).sum()", "promised the shape [5], [] came back"),
+        (("", "logpdf_bernoulli"), "return (x * p.log()).sum(1)", "x = 0 for p = 0.25"),
+        (("", "sample_diagonal_gaussian"), "return mu + sigma_square * torch.randn(mu.shape)", "deviation 0.5 was asked"),
+        (("", "sample_Bernoulli"), "return torch.rand(p.shape) < p", "promised float32, torch.bool came back"),
+        (("", "elbo"), "return -torch.mean(logpdf_bernoulli(x, p))", "below 0"),
+        (("", "interpolate_mu"), "return (1 - alpha) * mua + alpha * mub", "alpha = 1.0"),
+        (("Decoder", "forward"), "return self.pixels(self.hidden(z))", "promised probabilities"),
+        (("DNet", "forward"), "x = self.pool(F.relu(self.conv1(x)))\nx = self.pool(F.relu(self.conv2(x)))\n"
+         "return torch.sigmoid(self.last(F.relu(self.conv3(x)).flatten(1)))", "promised logits"),
+        (("GNet", "_weight_init"), "pass", "is not 0"),
+        (("GAN", "_get_loss_d"), "return nn.BCEWithLogitsLoss()(self.disc(batch_data), torch.ones(batch_size))", "Error"),
+        (("GAN", "_get_loss_g"), "return -self.disc(self.gen(z)).mean()", "_get_loss_g"),
+        (("", "generate_noise_levels"), "return torch.linspace(begin, end, levels)", "geometric sequence"),
+        (("", "compute_denoising_loss"), "sigma = sigmas[0]\nnoise = torch.randn(training_data.shape)\n"
+         "return ((scorenet(training_data + sigma * noise, sigma) * sigma + noise) ** 2).sum(1).mean()", "is 1; 2"),
+        (("DiffusionModel", "forward"), "return self.layers(self.features(x))", "the score halves"),
+    ],
+)  # fmt: skip
+def test_the_self_check_notices_mistakes(key, body, promised, handed_out, tmp_path):
+    answers = {name: {**every, **({key: body} if key in every else {})} for name, every in ANSWERS.items()}
+    answer(tmp_path, handed_out, **answers)
+    copy_rest(handed_out, tmp_path)
+    finished = check_oneself(tmp_path)
+    assert finished.returncode == 1 and promised in finished.stdout, finished.stdout
+
+
+def copy_rest(handed_out, folder):
+    for name in ("hw5_utils.py", "test_hw5.py"):
+        (folder / name).write_text((handed_out / name).read_text())
 
 
 def statements(node):
@@ -117,13 +187,14 @@ def test_nothing_of_a_solution_is_left(name, handed_out):
     tree = ast.parse((ROOT / f"{name}.py").read_text())
     text = (handed_out / f"{name}.py").read_text()
     left = set().union(*(statements(node) for _, node in starter.every_function(ast.parse(text))))
-    given = {function for _, function in starter.GIVEN[f"{name}.py"]}
-    answered = [node for owner, node, number in starter.answered(tree) if node.name not in given]
-    assert len(answered) > 10
+    given = {function for (_, function), body in starter.GIVEN[f"{name}.py"].items() if body}
+    answered = [node for _, node, _ in starter.answered(tree, f"{name}.py") if node.name not in given]
+    assert len(answered) >= 5
     trivial = {
         "axes = figure.subplots()",
         "return grid",
         "super().__init__()",
+        "mu, sigma_square = self.encoder(x)",
         "loss_d.backward()",
         "self.optim_d.zero_grad()",
         "self.optim_d.step()",
@@ -137,9 +208,9 @@ def test_nothing_of_a_solution_is_left(name, handed_out):
         "nn.Conv2d",
         "cross_entropy",
         "LeakyReLU",
-        "detach",
+        "gen(z).detach",
         "math.pi)",
-        "torch.randn(",
+        "torch.randn(" if name != "hw5_diffusion" else "torch.randn_like(",
         "torch.bernoulli",
         "alpha) *",
         "log_q",
@@ -149,6 +220,8 @@ def test_nothing_of_a_solution_is_left(name, handed_out):
         "593",
         "107777",
         "107,777",
+        "sigma**2 / 2",
+        "2 * alpha",
     ):
         assert words not in text, words
 
@@ -158,8 +231,8 @@ def test_nothing_of_a_solution_is_left(name, handed_out):
     [
         (("def step(", "def stride("), "GIVEN replaces step, which is not there"),
         (('"""4(e).', '"""4(g).'), "4(g), which starter_texts.py does not ask"),
-        (('"""4(e). The generator', '"""The generator'), "no function _get_loss_g whose docstring begins with"),
-        (("self.visualize_goal()", "generator_loss(0)"), "draw_epoch uses generator_loss, a part of an answer"),
+        (("def _get_loss_g(", "def _loss_of_g("), "no function _get_loss_g whose docstring begins with"),
+        (("self.visualize_goal()", "generator_loss(0)"), "needs a part of an answer"),
     ],
 )
 def test_changed_scripts_are_noticed(edit, words):
@@ -183,26 +256,33 @@ def answer(folder, handed_out, **answers):
         (folder / f"{name}.py").write_text(fill(text, answers.get(name, {})))
 
 
-def test_answers_earn_all_points(handed_out, boxes, tmp_path):
+def test_answers_earn_all_points_and_pass_the_self_check(handed_out, box, tmp_path):
     answer(tmp_path, handed_out, **ANSWERS)
-    results, remarks = grade.grade(find_submission([tmp_path]), boxes)
-    assert [(result.question, result.lines()) for result in results if result.points < result.out_of] == []
-    assert remarks == []
+    raw = raw_of(box, tmp_path / "a", **texts(tmp_path))
+    assert lost(raw) == {} and raw["notes"] == [] and "right" not in said(raw)
+    copy_rest(handed_out, tmp_path)
+    finished = check_oneself(tmp_path)
+    assert finished.returncode == 0 and "17 passed" in finished.stdout, finished.stdout
 
 
 @pytest.mark.slow
-def test_each_answer_earns_its_points_alone(handed_out, boxes, tmp_path):
-    """A student who has answered one question only: no other is needed, but for 2(c)."""
+def test_each_answer_earns_its_points_alone(handed_out, box, tmp_path):
+    """A student who has answered one question only: no other is needed."""
     alone = {
         "2(a)": ("Decoder",),
         "2(b)i": ("logpdf_diagonal_gaussian",),
         "2(b)iv": ("sample_Bernoulli",),
+        "2(c)": ("elbo",),
         "2(e)iii": ("interpolate_mu",),
         "4(a)": ("DNet",),
         "4(b)": ("GNet",),
         "4(c)": ("_weight_init",),
         "4(d)": ("_get_loss_d",),
         "4(e)": ("_get_loss_g",),
+        "4(b) levels": ("generate_noise_levels",),
+        "4(b) network": ("DiffusionModel",),
+        "4(b) loss": ("compute_denoising_loss",),
+        "4(c) sampler": ("langevin_dynamics",),
     }
     for question, names in alone.items():
         wanted = lambda key: set(key) & set(names) and (key[1] == "_weight_init") == (question == "4(c)")  # noqa: E731
@@ -210,9 +290,8 @@ def test_each_answer_earns_its_points_alone(handed_out, boxes, tmp_path):
             name: {key: body for key, body in answers.items() if wanted(key)} for name, answers in ANSWERS.items()
         }
         answer(tmp_path, handed_out, **chosen)
-        (result,) = grade.grade(find_submission([tmp_path]), boxes, (question,))[0]
-        most = sum(POINTS[question].values())
-        assert result.points == most, (question, result.lines())
+        raw = raw_of(box, tmp_path / f"alone {question}", [question], **texts(tmp_path))
+        assert lost(raw) == {}, question
 
 
 @pytest.mark.slow
@@ -227,12 +306,16 @@ def test_answers_train_and_draw(name, handed_out, tmp_path):
         head, size = (16, 784) if "images" in path.name else (8, 1)
         short = content[:4] + struct.pack(">I", 300) + content[8 : head + 300 * size]
         (folder / "data" / path.name).write_bytes(gzip.compress(short))
-    finished = run(folder, name, "--epochs", "2")
+    fewer = ["--samples", "100", "--langevin_steps", "5"] if name == "hw5_diffusion" else []
+    finished = run(folder, name, "--epochs", "2", *fewer)
     assert finished.returncode == 0, finished.stderr
     assert "epoch 2: " in finished.stdout
     drawn = {path.name for path in (folder / "outputs").rglob("*.png")}
-    assert drawn == (
-        {"data_space.png", "latent_space.png", "inter_class_interpolation.png"}
-        if name == "hw5_vae"
-        else {"goal.png", "samples_epoch_2.png"}
+    assert (
+        drawn
+        == {
+            "hw5_vae": {"data_space.png", "latent_space.png", "inter_class_interpolation.png"},
+            "hw5_gan": {"goal.png", *(f"samples_epoch_{epoch}.png" for epoch in range(3))},
+            "hw5_diffusion": {"data.png", "samples.png", "score_field.png", "trajectories.png"},
+        }[name]
     )

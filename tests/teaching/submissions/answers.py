@@ -77,4 +77,26 @@ real_loss = bce(self.disc(batch_data), torch.ones(batch_size, 1))
 return real_loss + bce(self.disc(self.gen(z).detach()), torch.zeros(batch_size, 1))""",
         ("GAN", "_get_loss_g"): "return nn.BCEWithLogitsLoss()(self.disc(self.gen(z)), torch.ones(batch_size, 1))",
     },
+    "hw5_diffusion": {
+        ("", "generate_noise_levels"): "return torch.logspace(math.log10(begin), math.log10(end), levels)",
+        ("", "compute_denoising_loss"): """
+chosen = torch.randint(len(sigmas), (len(training_data), 1), generator=generator)
+sigma = sigmas[chosen]
+noise = torch.randn(training_data.shape, generator=generator)
+score = scorenet(training_data + sigma * noise, sigma)
+return 0.5 * ((sigma * score + noise) ** 2).sum(1).mean()""",
+        ("", "langevin_dynamics"): """
+for sigma in sigmas:
+    alpha = eps * (sigma / sigmas[-1]) ** 2
+    for _ in range(iterations):
+        with torch.no_grad():
+            x = x + alpha * scorenet(x, sigma) + (2 * alpha).sqrt() * torch.randn(x.shape, generator=generator)
+        yield x""",
+        ("DiffusionModel", "__init__"): """
+super().__init__()
+self.layers = nn.Sequential(
+    nn.Linear(26, 200), nn.ReLU(), nn.Linear(200, 400), nn.ReLU(), nn.Linear(400, 200), nn.ReLU(), nn.Linear(200, 2)
+)""",
+        ("DiffusionModel", "forward"): "return self.layers(self.features(x)) / column(sigma, x)",
+    },
 }

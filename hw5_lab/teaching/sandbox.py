@@ -11,54 +11,31 @@ import sys
 import tempfile
 import zipfile
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from hw5_lab.teaching.grade_child import NOBODY
-
 ROOT = Path(__file__).resolve().parents[2]
-CHILD = Path(__file__).with_name("grade_child.py")
+CHILD = Path(__file__).with_name("child.py")
+USERS = 60578, 61184  # numbers of users that no system gives out: for root, each box takes one of them
+PACKAGES = "matplotlib.pyplot", "torchvision", "tqdm"  # imported once, where a submission mentions them
 MEMORY = 2 * 2**30  # bytes that a job may use on top of what torch and its friends reserve
 LARGEST_ANSWER = 64 * 2**20
-LARGEST_FILE, LARGEST_FOLDER = 5 * 2**20, 20 * 2**20  # of what is copied from a submission
 NO_ANSWER = 70  # the exit code of a job that could not save its answer
 SIGNALS = {-6: "aborts", -9: "is killed", -11: "crashes (segmentation fault)", -24: "uses too much processor time"}
 
 
 class Failure(Exception):
-    """Why a job gave no answer, in a line."""
+    """Why a job gave no answer, in a line: the fault of the code that was graded."""
+
+
+class Refused(Exception):
+    """Why no student's code can be run here, in a line, with the remedy."""
 
 
 def clean(text, most=300):
     """Text from a student's process without what a terminal would obey."""
     return re.sub(r"[^\x20-\x7e\u00a0-\uffff]", "?", str(text))[:most]
-
-
-@dataclass
-class Submission:
-    """What is graded: {"hw5_vae": path, "hw5_gan": path}, or one of them; and the folder that was handed in, if any."""
-
-    files: dict
-    folder: Path | None = None
-
-
-def copy_submission(submission, folder):
-    """Put the submission in an empty folder, beside the utils and, as data, the sample: so nothing is downloaded.
-
-    What else lies in the folder that was handed in comes along, if small: a student may import it.
-    """
-    total = 0
-    for path in sorted(submission.folder.iterdir()) if submission.folder else ():
-        if not path.is_symlink() and path.is_file() and path.stat().st_size <= LARGEST_FILE:
-            total += path.stat().st_size
-            if total <= LARGEST_FOLDER:
-                shutil.copyfile(path, folder / path.name)
-    for name, path in submission.files.items():
-        shutil.copyfile(path, folder / f"{name}.py")
-    shutil.copyfile(ROOT / "hw5_utils.py", folder / "hw5_utils.py")
-    shutil.copytree(ROOT / "data" / "sample", folder / "data")
 
 
 def read_answer(path):
@@ -96,19 +73,23 @@ def check(value, depth=0):
         for each in value:
             check(each, depth + 1)
     elif isinstance(value, torch.Tensor):
-        if value.layout != torch.strided or value.is_quantized or value.numel() > 4_000_000 or value.is_meta:
+        odd = value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex()
+        if odd or value.numel() > 4_000_000:
             raise Failure("gives no readable answer")
     elif not (value is None or isinstance(value, (bool, int, float)) or isinstance(value, str) and len(value) < 10_000):
         raise Failure("gives no readable answer")
 
 
 class Sandbox:
-    """One child process, which runs one job after another; a context manager. See grade_child.py."""
+    """One child process, which runs one job after another; a context manager. See child.py.
 
-    def __init__(self):
+    as_root: where root cannot become another user, run a student's code as root rather than refuse.
+    """
+
+    def __init__(self, as_root=False, packages=PACKAGES):
         self.folder = Path(tempfile.mkdtemp(prefix="hw5-grade-"))
         self.folder.chmod(0o711)
-        self.process, self.as_nobody = None, False
+        self.process, self.user, self.as_root, self.packages = None, None, as_root, packages
 
     def __enter__(self):
         return self
@@ -118,6 +99,7 @@ class Sandbox:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self):
+        """Start the child process, which imports torch meanwhile."""
         self.folder.mkdir(0o711, exist_ok=True)
         child = self.folder / "child.py"
         shutil.copyfile(CHILD, child)
@@ -131,7 +113,7 @@ class Sandbox:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(child)],
+            [sys.executable, "-P", str(child), json.dumps(USERS), *self.packages],
             cwd=self.folder,
             env=environment,
             text=True,
@@ -140,11 +122,25 @@ class Sandbox:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.greeted = False
+
+    def greet(self):
+        """Wait until the child process is ready. Refused where it could only run a student's code as root."""
         try:
-            self.as_nobody = json.loads(self.line(120))["as_nobody"]
+            said = json.loads(self.line(300))
         except ValueError:
             self.stop()
-            raise RuntimeError(f"the child process does not start; see why with {sys.executable} {CHILD}") from None
+            raise Refused(f"the child process does not start; see why with {sys.executable} {CHILD} [1,2]") from None
+        self.greeted, self.user = True, said["user"]
+        if said["why"]:
+            self.user = None
+            if not self.as_root:
+                self.stop()
+                raise Refused(
+                    f"root cannot run a student's code as another user ({said['why']}): make Python's packages "
+                    "readable for all (chmod a+rX), grade as a user who is not root, or, in a container that may be "
+                    "lost, say --as-root"
+                )
 
     def stop(self):
         if self.process:
@@ -160,20 +156,24 @@ class Sandbox:
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         return self.process.stdout.readline() if ready else ""
 
-    def run(self, submission, file, request, seconds, definitions_only=False):
-        """The answer of one job on a fresh copy of the submission; Failure if there is none."""
+    def run(self, folder, file, request, seconds, definitions_only=False):
+        """The answer of one job on a copy of a submission's folder; Failure if there is none.
+
+        `seconds` are of processor time; asleep, or on a busy machine, a job may take 2.5 times as long.
+        """
         if self.process is None or self.process.poll() is not None:
             self.stop()
             self.start()
+        if not self.greeted:
+            self.greet()
         self.folder.mkdir(0o711, exist_ok=True)  # a student's code may have deleted it
         place = Path(tempfile.mkdtemp(dir=self.folder))
         try:
-            (place / "submission").mkdir()
-            copy_submission(submission, place / "submission")
+            shutil.copytree(folder, place / "submission")
             torch.save(request, place / "request")
-            if self.as_nobody:
+            if self.user is not None:
                 for path in (place, *place.rglob("*")):
-                    os.chown(path, NOBODY, NOBODY)
+                    os.chown(path, self.user, self.user)
             job = {
                 "folder": str(place / "submission"),
                 "request": str(place / "request"),
@@ -182,16 +182,19 @@ class Sandbox:
                 "seconds": seconds,
                 "memory": MEMORY,
                 "definitions_only": definitions_only,
-                "as_nobody": self.as_nobody,
+                "user": self.user,
             }
             try:
                 self.process.stdin.write(json.dumps(job) + "\n")
                 self.process.stdin.flush()
-                ended = json.loads(self.line(seconds + 10))
+                ended = json.loads(self.line(2.5 * seconds + 20))
             except (OSError, ValueError):  # the child has been killed, or answers nonsense
                 self.stop()
                 raise Failure("ends the process that runs it") from None
-            if ended["timed_out"]:
+            if not ended["clear"]:
+                self.stop()
+                raise Failure("starts processes that cannot be ended")
+            if ended["timed_out"] or ended["code"] == -24:
                 raise Failure(f"does not end within {seconds:g} s")
             if ended["code"] not in (0, NO_ANSWER) and not (place / "answer").is_file():
                 raise Failure(SIGNALS.get(ended["code"], f"ends its process with code {ended['code']}"))

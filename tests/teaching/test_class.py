@@ -1,0 +1,349 @@
+"""hw5_lab.grade --class, what it gathers from a platform's export, and the file of points that a teacher edits."""
+
+import csv
+import io
+import json
+import os
+import stat
+import zipfile
+
+import pytest
+from graded import PLAIN, POINTS, SUBMISSIONS, edited
+
+from hw5_lab.teaching import classroom, grade, scheme
+from hw5_lab.teaching.judging import QUESTIONS
+from hw5_lab.teaching.submission import Gatherer, code_of, find, gather, students
+
+# ---- what is gathered
+
+
+def zipped(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_files_are_known_by_name_or_by_what_they_define(tmp_path):
+    folder = tmp_path / "a" / "student_17"
+    folder.mkdir(parents=True)
+    for name, text in (("HW5-vae.PY", "class VAE: pass"), ("final.py.txt", "class GAN: pass"), ("other.py", "x = 1")):
+        (folder / name).write_text(text)
+    found = gather([tmp_path / "a"], tmp_path / "g")
+    assert {name: str(path) for name, path in found.files.items()} == {
+        "hw5_vae": "student_17/HW5-vae.py",
+        "hw5_gan": "student_17/final.py",
+    }
+
+
+@pytest.mark.parametrize(
+    "names, chosen",
+    [
+        (["hw5_vae.py", "backup_hw5_vae.py", "hw5_vae (copy).py", "old/hw5_vae.py"], "hw5_vae.py"),
+        (["hw5_vae.py", "hw5_vae-1.py", "hw5_vae-2.py"], "hw5_vae-2.py"),
+        (["starter/hw5_vae.py", "solution/src/hw5_vae.py"], "solution/src/hw5_vae.py"),
+        (["my_vae_notes.py", "hw5-vae.py"], "hw5-vae.py"),
+    ],
+)
+def test_the_submission_is_chosen_not_a_backup(names, chosen, tmp_path):
+    for name in names:
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / name).write_text("class VAE: pass")
+    found = gather([tmp_path / "a"], tmp_path / "g")
+    assert str(found.files["hw5_vae"]) == chosen
+    assert set(found.others) == set(names) - {chosen, "my_vae_notes.py"} or "my_vae_notes.py" in names
+
+
+def test_a_notebook_is_its_code_cells_without_magics(tmp_path):
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title"]},
+        {"cell_type": "code", "source": ["%matplotlib inline\n", "!pip install x\n", "class VAE:\n", "    pass\n"]},
+        {"cell_type": "code", "source": "%%bash\nrm -rf /"},
+        {"cell_type": "code", "source": ["if True:\n", "    %time\n", "    x = 1"]},
+    ]
+    (tmp_path / "hw5_vae.ipynb").write_text(json.dumps({"cells": cells}))
+    found = gather([tmp_path / "hw5_vae.ipynb"], tmp_path / "g")
+    text = (found.folder / found.files["hw5_vae"]).read_text()
+    names = {}
+    exec(text, names)
+    assert names["x"] == 1 and "VAE" in names and "rm -rf" not in text and "Title" not in text
+    assert b"cannot be read" in code_of(b"[1, 2") and b"cannot be read" in code_of(
+        b'{"cells": [{"cell_type": "code"}]}'
+    )
+
+
+def test_nothing_in_a_zip_is_trusted(tmp_path, monkeypatch):
+    """Paths that leave the folder, Windows' paths, links, sizes that lie, zips in zips, __MACOSX, damaged zips."""
+    link = zipfile.ZipInfo("link.py")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("../../../../evil.py", "x = 1")
+        archive.writestr("/etc/absolute.py", "x = 1")
+        archive.writestr("C:\\Users\\me\\hw5_vae.py", "class VAE: pass")
+        archive.writestr("__MACOSX/._hw5_gan.py", "class GAN: pass")
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("bomb.py", b"\0" * 50_000_000)
+        archive.writestr("inner.zip", zipped({"deep/hw5_gan.py": "class GAN: pass"}))
+        archive.writestr("broken.zip", b"PK\3\4 not a zip")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "work.zip").write_bytes(buffer.getvalue())
+    found = gather([tmp_path / "in"], tmp_path / "g")
+    files = {str(path.relative_to(tmp_path / "g")) for path in (tmp_path / "g").rglob("*") if path.is_file()}
+    assert files == {
+        "work/evil.py",
+        "work/etc/absolute.py",
+        "work/C_/Users/me/hw5_vae.py",
+        "work/inner/deep/hw5_gan.py",
+    }
+    assert set(found.files) == {"hw5_vae", "hw5_gan"} and {path.name for path in tmp_path.iterdir()} == {"in", "g"}
+    assert any("bomb.py: too large" in each for each in found.left_out)
+    assert any("broken.zip: cannot be read" in each for each in found.left_out)
+
+
+def test_too_many_files_are_left_out(tmp_path):
+    gatherer = Gatherer(tmp_path, count=3)
+    for number in range(5):
+        gatherer.add([f"{number}.py"], lambda most: b"x")
+    assert len(list(tmp_path.iterdir())) == 3 and len(gatherer.left_out) == 2
+
+
+def test_pipes_and_devices_are_not_read(tmp_path):
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "hw5_vae.py")
+    assert find(gather([tmp_path / "a"], tmp_path / "g").folder).files == {}
+
+
+GRADESCOPE = """---
+submission_101:
+  :submitters:
+  - :name: Anna Smith
+    :sid: '1'
+submission_102:
+  :submitters:
+  - :name: Ben Jones
+"""
+
+
+def test_exports_of_platforms(tmp_path):
+    """Gradescope's folders with names, Canvas's flat files, a folder of folders, zips, loose files with names."""
+    code = "class VAE: pass"
+    exports = {
+        "gradescope.zip": {
+            "assignment_1_export/submission_metadata.yml": GRADESCOPE,
+            "assignment_1_export/submission_101/hw5_vae.py": code,
+            "assignment_1_export/submission_102/work/hw5_vae.py": code,
+        },
+        "canvas.zip": {
+            "smithanna_12_345_hw5_vae.py": code,
+            "smithanna_12_346_hw5_gan-1.py": "class GAN: pass",
+            "jonesben_LATE_13_347_work.zip": zipped({"hw5_vae.py": code}),
+        },
+        "moodle.zip": {"Anna Smith_12_assignsubmission_file_/hw5_vae.py": code, "Ben_13_file/a/b/hw5_vae.py": code},
+        "zips.zip": {"anna.zip": zipped({"hw5_vae.py": code}), "ben.zip": zipped({"x/hw5_vae.py.txt": code})},
+        "loose.zip": {
+            "anna_hw5_vae.py": code,
+            "anna_hw5_gan.py": "class GAN: pass",
+            "ben-hw5-vae.ipynb": '{"cells": []}',
+        },
+    }
+    expected = {
+        "gradescope.zip": ["Anna Smith (submission_101)", "Ben Jones (submission_102)"],
+        "canvas.zip": ["jonesben_13", "smithanna_12"],
+        "moodle.zip": ["Anna Smith_12_assignsubmission_file_", "Ben_13_file"],
+        "zips.zip": ["anna", "ben"],
+        "loose.zip": ["anna", "ben"],
+    }
+    for name, files in exports.items():
+        (tmp_path / name).write_bytes(zipped(files))
+        for unpacked in (False, True):
+            export, work = tmp_path / name, tmp_path / f"work-{name}-{unpacked}"
+            if unpacked:
+                export = tmp_path / name.removesuffix(".zip")
+                zipfile.ZipFile(tmp_path / name).extractall(export)
+            found = students(export, work)
+            assert sorted(found) == expected[name], (name, unpacked)
+            for student, paths in found.items():
+                submission = gather(paths, tmp_path / f"g-{name}-{unpacked}-{student}")
+                assert "hw5_vae" in submission.files, (name, student)
+                assert ("hw5_gan" in submission.files) == (
+                    student in ("smithanna_12",) or (name, student) == ("loose.zip", "anna")
+                )
+
+
+def test_file_names_fit_every_system():
+    taken = set()
+    names = [classroom.file_name(name, taken) for name in ("A/B:C", "a_b_c", "CON", "con.txt", "  . ", "é" * 200)]
+    assert len({name.lower() for name in names}) == 6 and names[2] == "_CON" and len(names[5]) == 80
+    assert not any(set(name) & set('/\\:*?"<>|') for name in names)
+
+
+# ---- the class command
+
+
+def make_class(folder):
+    wrong = edited("hw5_vae", ("(u < p)", "(u > p)"))
+    renamed = PLAIN["hw5_vae"].replace("terms", "parts").replace("hidden", "h").replace("log_prior", "lp") + "# mine\n"
+    texts = {
+        "anna": {"hw5_vae.py": PLAIN["hw5_vae"]},
+        "ben": {"work/hw5_vae.py": renamed},
+        "carla": {"hw5_vae.py": wrong, "hw5_gan.py": PLAIN["hw5_gan"]},
+        "=dora": {"notes.txt": "sorry"},
+        "eve": {"hw5_vae.py": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"},
+        "frank": {"hw5_vae.py": (SUBMISSIONS / "other_style" / "hw5_vae.py").read_text()},
+    }
+    for student, files in texts.items():
+        for name, text in files.items():
+            path = folder / student / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    return list(texts)
+
+
+@pytest.mark.slow
+def test_a_class_in_one_command(tmp_path, capsys, monkeypatch):
+    """One row and one file each; a bad submission stops nothing; a second run grades nothing again."""
+    export, report = tmp_path / "export", tmp_path / "report"
+    names = make_class(export)
+    line = ["--class", str(export), "--report", str(report), "--as-root", "--workers", "2"]
+    assert grade.main(line) == 0
+    assert "6 students, 5 graded now" in capsys.readouterr().out
+    rows = {row["student"]: row for row in csv.DictReader((report / "class.csv").open())}
+    assert sorted(rows) == sorted(["'=dora" if name == "=dora" else name for name in names])
+    assert [rows[name]["status"] for name in ("anna", "'=dora", "eve")] == ["graded", "no file", "graded"]
+    full = sum(sum(POINTS[number].values()) for number in POINTS if QUESTIONS[number].file == "hw5_vae")
+    assert float(rows["anna"]["total"]) == float(rows["ben"]["total"]) == full == float(rows["frank"]["total"])
+    assert float(rows["carla"]["2(b)iv"]) == 2 and float(rows["eve"]["total"]) == 0
+    assert "1 with probability 1 - p" in (report / "feedback" / "carla.txt").read_text()
+    page = (report / "class.html").read_text()
+    assert "not the distribution that is asked: 1 with probability 1 - p<td class=n>1" in page
+    assert "<td class=n>100%<td>anna<td>ben" in page and "<td>frank" not in page and "<td>eve" not in page
+    assert "<b>hw5_gan.py</b> (5)" in page
+    # Again, under other points: no new run
+    mine = tmp_path / "points.toml"
+    mine.write_text(
+        'files = ["hw5_vae"]\n[words]\n"1 with probability 1 - p" = "See lecture 3"\n["2(b)iv"]\ndistribution = 7\n'
+    )
+    monkeypatch.setattr(classroom, "grade_student", lambda *_: pytest.fail("graded again"))
+    assert grade.main([*line, "--points", str(mine)]) == 0
+    rows = {row["student"]: row for row in csv.DictReader((report / "class.csv").open())}
+    assert (rows["anna"]["total"], rows["carla"]["total"], rows["anna"]["out of"]) == ("7", "0", "7")
+    assert "See lecture 3" in (report / "feedback" / "carla.txt").read_text()
+
+
+def test_what_is_graded_is_not_graded_again(tmp_path):
+    """It resumes where it was stopped: raw results of the same submission count, others do not."""
+    path, checks = tmp_path / "a.json", {number: {} for number in QUESTIONS}
+    grade.write(path, {"digest": 5, "faults": [], "checks": checks})
+    assert classroom.known(path, 5) and not classroom.known(path, 6)
+    grade.write(path, {"digest": 5, "faults": ["KeyError"], "checks": checks})
+    assert not classroom.known(path, 5)
+    path.write_text("{")
+    assert not classroom.known(path, 5) and not classroom.known(tmp_path / "b.json", 5)
+
+
+def die(folder, path, digest):
+    if folder.name == "bad":
+        os._exit(1)
+    if folder.name == "worse":
+        raise ValueError("x")
+    grade.write(path, {"digest": digest, **grade.unfinished(list(QUESTIONS), "fine")})
+
+
+def test_a_worker_that_dies_costs_one_student(tmp_path, monkeypatch):
+    monkeypatch.setattr(classroom, "start_worker", lambda as_root: None)
+    monkeypatch.setattr(classroom, "grade_student", die)
+    todo = {}
+    for name in ("a", "bad", "b", "worse", "c"):
+        (tmp_path / name).mkdir()
+        todo[name] = tmp_path / name, tmp_path / f"{name}.json", 1
+    args = grade.make_parser().parse_args(["x", "--workers", "1"])
+    classroom.run_all(dict(todo), args, 5)
+    said = {name: json.loads(path.read_text()) for name, (_, path, _) in todo.items()}
+    assert [bool(said[name]["faults"]) for name in todo] == [False, True, False, True, False]
+    assert set(said["bad"]["checks"]["2(a)"].values()) == {grade.OURS}
+
+
+def test_likeness_leaves_names_comments_and_given_text_out():
+    one = PLAIN["hw5_vae"].encode()
+    other = one.replace(b"terms", b"q").replace(b"hidden", b"hh") + b"\n# nothing of this is copied\n"
+    third = (SUBMISSIONS / "other_style" / "hw5_vae.py").read_bytes()
+    starter = [
+        classroom.starter.make((classroom.ROOT / f"{name}.py").read_text(), f"{name}.py").encode() for name in PLAIN
+    ]
+    pairs = classroom.likeness({"a": [one], "b": [other], "c": [third], "d": starter, "e": starter})
+    assert [each[1:] for each in pairs] == [("a", "b")] and pairs[0][0] > 0.99
+
+
+def test_no_export_and_no_student(tmp_path, capsys):
+    assert grade.main(["--class", str(tmp_path / "nowhere"), "--report", str(tmp_path / "r")]) == 2
+    assert "nowhere: no such folder or zip" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert grade.main(["--class", str(tmp_path / "empty"), "--report", str(tmp_path / "r")]) == 2
+    assert "holds no folder, zip or script of a student" in capsys.readouterr().err
+
+
+# ---- points.toml
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("x = [", "Invalid value"),
+        ('["2(z)"]\nvalue = 1\n', "2(z): no such question; there are 2(a), 2(b)i"),
+        ('["2(a)"]\nvalues = 1\n', "2(a), values: no such check; there are layers, form"),
+        ('["2(a)"]\nvalue = -1\n', "2(a), value: expected points from 0 to 1000"),
+        ('["2(a)"]\nvalue = true\n', "expected points from 0 to 1000"),
+        ('["2(a)"]\nvalue = "2"\n', "expected points from 0 to 1000"),
+        ('["2(a)"]\nvalue = {points = 1, word = "x"}\n', "no such key word; there are points, fails, visibility"),
+        ('["2(a)"]\nvalue = {points = 1, fails = 3}\n', "expected a text for fails"),
+        ('["2(a)"]\nvalue = {points = 1, visibility = "never"}\n', "expected a visibility of visible, after_due_date"),
+        ('visibility = "never"\n["2(a)"]\nvalue = 1\n', "visibility: expected one of visible"),
+        ('files = ["hw5"]\n', "files: expected some of hw5_vae"),
+        ("[words]\nx = 1\n", "words: expected lines"),
+        ('"2(a)" = 3\n', '2(a): expected a table ["2(a)"]'),
+        ('["2(a)"]\ntitle = 3\n', "2(a), title: expected a text"),
+        ("", "questions: none is there"),
+    ],
+)
+def test_faults_in_the_points_are_said_in_a_line(text, words, tmp_path, capsys):
+    path = tmp_path / "points.toml"
+    path.write_text(text)
+    assert grade.main(["x", "--points", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and str(path) in error
+
+
+def test_a_missing_file_of_points(tmp_path, capsys):
+    assert grade.main(["x", "--points", str(tmp_path / "none.toml")]) == 2
+    assert "none.toml: No such file" in capsys.readouterr().err
+
+
+def test_older_pythons_are_told_what_is_needed(monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "tomllib", None)
+    assert grade.main(["x"]) == 2
+    assert "needs Python 3.11 or later" in capsys.readouterr().err
+
+
+def test_visibility_and_words_per_part(tmp_path):
+    path = tmp_path / "points.toml"
+    path.write_text(
+        'visibility = "hidden"\n["2(a)"]\ntitle = "T"\nvalue = {points = 1.5, fails = "oh", visibility = "after_due_date"}\nform = 2\n'
+    )
+    made = scheme.read(path)
+    raw = {**grade.EMPTY, "checks": {"2(a)": {"value": "wrong", "form": "", "layers": "odd"}}}
+    tests = grade.as_gradescope(made.results(raw), raw)["tests"]
+    assert [(test["score"], test["max_score"], test["visibility"], test["output"]) for test in tests] == [
+        (0, 1.5, "after_due_date", "oh: wrong\n(remark) odd"),
+        (2, 2, "hidden", ""),
+    ]
+    assert sum(map(len, POINTS.values())) == sum(len(checks) for _, checks in scheme.read().questions.values())
+
+
+def test_the_points_that_come_along_are_those_of_the_homework():
+    later = [number for number in POINTS if QUESTIONS[number].file == "hw5_diffusion"]
+    assert [
+        sum(sum(POINTS[number].values()) for number in later if number.startswith(part)) for part in ("4(b)", "4(c)")
+    ] == [12, 12]
+    assert list(POINTS) == scheme.ORDER and set(scheme.ORDER) == set(QUESTIONS)
