@@ -58,6 +58,8 @@ def other_sum(value, terms):
     said = []
     for (name, right, each), weight in zip(terms, weights.tolist()):
         if abs(weight - right) * each.abs().max().item() > 1e-4 * value.abs().max().item() + 1e-3:
+            if f"{weight:.3g}" == f"{right:.3g}":
+                return ""  # it fits too badly to say anything
             absent = abs(weight) < 1e-3
             belongs = (
                 f"its weight is {weight:.3g}, {right:.3g} is asked"
@@ -221,10 +223,22 @@ def bernoulli_terms(x, p):
 
 
 def elbo(
-    z, mu, sigma_square, x, p, likelihood=1, prior=1, posterior=1, sign=1, pixels="sum", kl="sampled", reduce="mean"
+    z,
+    mu,
+    sigma_square,
+    x,
+    p,
+    likelihood=1,
+    prior=1,
+    posterior=1,
+    sign=1,
+    pixels="sum",
+    kl="sampled",
+    reduce="mean",
+    prior_at="z",
 ):
     """Eq. 2: mean of log p(x|z) + log p(z) - log q(z|x), in double precision."""
-    log_p_z = gaussian(z, torch.zeros_like(mu), torch.ones_like(mu))
+    log_p_z = gaussian(mu if prior_at == "mu" else z, torch.zeros_like(mu), torch.ones_like(mu))
     log_q_z = gaussian(z, mu, sigma_square)
     if kl == "exact":
         mu, sigma_square = mu.double(), sigma_square.double()
@@ -254,6 +268,7 @@ ELBO = [
     ("log p(x|z) is subtracted, not added", {"likelihood": -1}),
     ("mean over pixels, not sum, in log p(x|z)", {"pixels": "mean"}),
     ("the exact KL of Eq. 1, where Eq. 2 asks for log p(z) - log q(z|x) of the sample", {"kl": "exact"}),
+    ("log p(z) is taken at mu, not at the sample z", {"prior_at": "mu"}),
 ]
 
 
@@ -280,7 +295,7 @@ def interpolation(a, b, alpha, swapped=False, of_a=None, of_b=None, bare=False):
 
 
 SHARES = [0.1, 0.2, 0.25, 1 / 3, 2 / 3, 0.75, 0.8, 0.9]
-COMBINE = [(sentence, mistake) for sentence, mistake in ELBO if mistake.keys().isdisjoint(("pixels", "kl"))]
+COMBINE = [(sentence, mistake) for sentence, mistake in ELBO if mistake.keys().isdisjoint(("pixels", "kl", "prior_at"))]
 INTERPOLATION = [
     ("alpha and 1 - alpha are swapped: alpha = 1 gives mua", {"swapped": True}),
     ("alpha is not used: the middle is returned", {"of_a": lambda a: 0.5, "of_b": lambda a: 0.5}),
@@ -538,6 +553,8 @@ LOSS_D = [
     ("both labels are 0: 1 is asked for real images", {"real_label": 0.0}),
     ("the fakes are missing: the loss of the real images alone", {"of_fake": 0.0}),
     ("the real images are missing: the loss of the fakes alone", {"of_real": 0.0}),
+    ("the fakes are missing: the loss of the real images alone", {"of_fake": 0.0, "of_real": 1.0}),
+    ("the real images are missing: the loss of the fakes alone", {"of_real": 0.0, "of_fake": 1.0}),
     ("the fakes' loss is subtracted, not added", {"of_fake": -0.5}),
     ("the real images' loss is subtracted, not added", {"of_real": -0.5}),
     ("half of the sum is taken of one loss alone", {"of_real": 1.0}),

@@ -96,6 +96,8 @@ def denoising_loss(ask, draw, sheet):
     sheet["noise"] = judge_noise(noise, sigma[:, 0], sigmas.double())
     if not sheet["noise"] and second.get("asked") and same(second["asked"][0][0], noisy):
         sheet["noise"] = "the same at every call: a seed is set inside"
+    elif not sheet["noise"] and second.get("asked") and same(second["asked"][0][1], sigma):
+        sheet["noise"] = "the same levels at every call: each point's is to be drawn"
     weight, where = {}, ""
     for where, weight in [("", {}), *known.WEIGHTS]:
         right = lambda **switches: known.denoising(noise, sigma, said, **{**weight, **switches})
@@ -188,12 +190,26 @@ def langevin(ask, draw, sheet):
         sheet["steps"] = f"{len(asked)} steps: {iterations} for each of the {len(sigmas)} levels, {total}, are asked"
     elif last.shape != (count, 2):
         sheet["steps"] = f"the last samples have the shape {list(last.shape)}, {[count, 2]} is asked"
+    elif value.dim() == 3 and value.shape[1:] == (count, 2) and len(value) < total:
+        sheet["steps"] = f"{len(value)} positions are given: x is asked after each of the {total} steps"
+    elif value.dim() == 3 and len(value) == total + 1 and same(value[0], x):
+        sheet["steps"] = "the start is given too: x is asked after each step"
     elif value.dim() == 3 and (value[1:] - value[:-1]).abs().max() == 0:
         sheet["steps"] = "all positions are the same: x is changed in place"
     sheet["schedule"] = judge_schedule([each[1][0].item() for each in asked], sigmas.tolist(), iterations)
     positions = [each[0].double() for each in asked] + ([last] if last.shape == (count, 2) else [])
-    drifts, noises = [], []
-    for (_, sigma, said), before, after in zip(asked, positions, positions[1:]):
+    alphas = [eps * (each[1][0].item() / sigmas[-1].item()) ** 2 for each in asked]
+    moves = list(zip(asked, alphas, positions, positions[1:]))
+    if value.dim() == 3 and len(value) == total > 1 and same(value[0], x) and same(last, positions[-2]):
+        sheet["steps"] = sheet["steps"] or "x is given before each step: after it is asked"
+        moves.pop()  # the last step is not seen
+    if len(asked) == total and all(same(each[0], x) for each in asked[::iterations]):
+        sheet["steps"] = (
+            sheet["steps"] or "each level starts anew from the x that is given: from where the last one ended"
+        )
+        moves = [each for number, each in enumerate(moves, 1) if number % iterations or number == total]
+    drifts, noises, alphas = [], [], [alpha for _, alpha, *_ in moves]
+    for (_, sigma, said), _, before, after in moves:
         move, said = after - before, said.double()
         centred = said - said.mean(0)
         drift = ((move * centred).sum() / (centred**2).sum().clamp(min=1e-12)).item()
@@ -201,13 +217,21 @@ def langevin(ask, draw, sheet):
         drifts.append(
             (drift, sigma[0].item(), noises[-1].std(0).mean().item(), (noises[-1].abs().max() < 1e-12).item())
         )
-    alphas = [(eps * (sigma / sigmas[-1].item()) ** 2) for _, sigma, *_ in drifts]
     sheet["step"] = judge_steps(drifts, alphas, eps, sigmas.tolist())
-    sheet["noise"] = sheet["step"] if "no noise" in sheet["step"] else judge_step_noise(noises)
+    if "no noise" in sheet["step"] and shared_noise(noises, alphas):
+        sheet["step"], sheet["noise"] = "", "one noise for all samples: each needs its own"
+    else:
+        sheet["noise"] = sheet["step"] if "no noise" in sheet["step"] else judge_step_noise(noises)
     if len(noises) < total // 2 or value.dim() == 3 and len(value) == total and not same(value[0], positions[1]):
         sheet["steps"] = sheet["steps"] or "other positions are returned than the network is asked at"
     if sheet["step"] and all(abs(drift) < 1e-12 for drift, *_ in drifts):
         sheet.all(sheet["step"])
+
+
+def shared_noise(noises, alphas):
+    """Whether what is added to all samples alike is random and, over all steps, of about the right size."""
+    eps = torch.stack([each.mean(0) / (2 * alpha) ** 0.5 for each, alpha in zip(noises, alphas)])
+    return 0.4 < eps.square().mean().sqrt() < 2 and eps.std() > 0.4
 
 
 def judge_schedule(asked, sigmas, iterations):

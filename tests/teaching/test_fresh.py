@@ -3,7 +3,7 @@
 from itertools import zip_longest
 
 import pytest
-from graded import edited, lost, raw_of
+from graded import edited, lost, raw_of, said
 from submissions import fresh
 
 from hw5_lab.teaching.scheme import QUESTIONS
@@ -44,3 +44,91 @@ def test_fresh_right_solutions_lose_nothing(box, tmp_path):
         assert found == {}, files
         total += len(chosen)
     assert total >= 20
+
+
+PRIOR = "torch.zeros_like(mu), torch.ones_like(mu))"
+STEP = "noise = torch.randn_like(x)\n            x = x + alpha * scorenet(x, sigma) + torch.sqrt(2 * alpha) * noise"
+PER_COLUMN = """columns = zip(z.unbind(1), mu.unbind(1), sigma_square.unbind(1), strict=True)
+    return sum(-0.5 * (math.log(2 * math.pi) + torch.log(s) + (a - m) ** 2 / s) for a, m, s in columns)"""
+
+
+@pytest.mark.parametrize(
+    "question, edits, expected",
+    [
+        (
+            "4(c) sampler",
+            (STEP, STEP.replace("torch.randn_like(x)", "torch.randn(2)")),
+            {"noise": "one noise for all samples: each needs its own"},
+        ),
+        (
+            "4(c) sampler",
+            (STEP, STEP.replace("* noise", "")),
+            {"step": "no noise: sqrt(2 alpha) noise is asked", "noise": "no noise: sqrt(2 alpha) noise is asked"},
+        ),
+        (
+            "4(c) sampler",
+            ("            yield x", "        yield x"),
+            {"steps": "3 positions are given: x is asked after each of the 18 steps"},
+        ),
+        (
+            "4(c) sampler",
+            ("            yield x", "    yield x"),
+            {"steps": "1 positions are given: x is asked after each of the 18 steps"},
+        ),
+        (
+            "4(c) sampler",
+            ("    for sigma in sigmas:", "    yield x\n    for sigma in sigmas:"),
+            {"steps": "the start is given too: x is asked after each step"},
+        ),
+        (
+            "4(c) sampler",
+            ("            yield x\n", "", "            noise =", "            yield x\n            noise ="),
+            {"steps": "x is given before each step: after it is asked"},
+        ),
+        (
+            "4(c) sampler",
+            ("    for sigma in sigmas:", "    start = x\n    for sigma in sigmas:\n        x = start"),
+            {"steps": "each level starts anew from the x that is given: from where the last one ended"},
+        ),
+        (
+            "2(c)",
+            ("logpdf_bernoulli(x, p)\n    return", "logpdf_bernoulli(p, x)\n    return"),
+            {
+                "value": "nan or inf where the right value is finite",
+                "gradient": "the gradient for p is not finite",
+            },
+        ),
+        (
+            "4(b) loss",
+            ("sigmas[torch.randint(len(sigmas), (len(x), 1))]", "sigmas[torch.arange(len(x)) % len(sigmas), None]"),
+            {"noise": "the same levels at every call: each point's is to be drawn"},
+        ),
+        (
+            "2(c)",
+            ("logpdf_diagonal_gaussian(sampled_z, " + PRIOR, "logpdf_diagonal_gaussian(mu, " + PRIOR),
+            {"value": "log p(z) is taken at mu, not at the sample z"},
+        ),
+        (
+            "4(d)",
+            ("0.5 * (real_loss + fake_loss)", "fake_loss"),
+            {
+                "value": "the real images are missing: the loss of the fakes alone",
+                "own networks": "the real images are missing: the loss of the fakes alone",
+            },
+        ),
+    ],
+)
+def test_a_mistake_is_called_what_it_is(box, tmp_path, question, edits, expected):
+    file = QUESTIONS[question].file
+    assert lost(raw_of(box, tmp_path / "s", [question], **{file: edited(file, edits)})) == {question: expected}
+
+
+def test_a_bound_that_cannot_call_its_own_right_densities_loses_its_value(box, tmp_path):
+    """And one that stops at a density which is not answered does not."""
+    text = edited("hw5_vae", (PRIOR, "torch.zeros(1, 1), torch.ones(1, 1))"))
+    terms = text[text.index("    terms = math.log(2 * math.pi)") : text.index("def logpdf_bernoulli")]
+    raw = raw_of(box, tmp_path / "own", ["2(c)"], hw5_vae=text.replace(terms, f"    {PER_COLUMN}\n\n\n"))
+    assert list(lost(raw)["2(c)"]) == ["value"] and "Error" in lost(raw)["2(c)"]["value"]
+    assert "see 2(b)" not in said(raw)
+    raw = raw_of(box, tmp_path / "none", ["2(c)"], hw5_vae=text.replace(terms, "    raise NotImplementedError\n\n\n"))
+    assert lost(raw) == {} and "see 2(b)" in said(raw)
