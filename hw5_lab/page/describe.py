@@ -55,6 +55,7 @@ def describe_vae(experiment, findings):
     mu, sigma_square = encoder(images[:SHOWN])
     sigma, latent = sigma_square.sqrt(), mu.shape[1]
     batch = images[:50]
+    missed = (decoder(mu[:50]) - batch).abs().sum(1) / batch.sum(1).clamp(min=1)
     some = torch.cat([mu[:50], torch.randn(50, latent, generator=torch.Generator().manual_seed(0))])
     kept = lambda images: images.numpy() > 0.5 if binary else bytes_of_images(images)
     described = {
@@ -64,6 +65,7 @@ def describe_vae(experiment, findings):
         "encoder": describe("the encoder", encoder, batch, small=small),
         "decoder": describe_logits(decoder, some, small),
         "labels": digits[:SHOWN].tolist(),
+        "start": missed.argmin().item(),  # an image that is reconstructed well, to begin with
         "images": kept(images[: SHOWN if binary else LOADABLE]),
         # Which latents say something of an image: the mean KL of each, in nats
         "kl": (0.5 * (sigma_square + mu**2 - 1 - sigma_square.log())).mean(0).tolist(),

@@ -80,6 +80,7 @@ function samplingPanel(diffusion, model, stage) {
   const chain = samplingChain(diffusion, model, { source, count, seed, perLevel, factor, noise: noise > 0 });
   let at = 0,
     target = 0,
+    withData = view.get("data") === "1", // hidden at first, for the samples should show the word
     ended = -Infinity,
     cross = stage.centre,
     timer = 0,
@@ -110,7 +111,7 @@ function samplingPanel(diffusion, model, stage) {
       sigma = levels[chain.levelAt(step)];
     status.textContent =
       step === total
-        ? `Step ${total}: the noise that was left is taken away.`
+        ? `Step ${total}: the noise that was left, ${sigmaText(sigma)}, is taken away.`
         : `Step ${step} of ${total}, ${sigmaText(sigma)}, ${plural(chain.frames[step].length / 2, "point")}.`;
     playButton.textContent = play.running ? "Pause" : step === total ? "Replay" : "Play";
     showFormula(step);
@@ -156,6 +157,7 @@ function samplingPanel(diffusion, model, stage) {
     keep("run", short([chain.seed, chain.count, chain.perLevel, chain.factor, +chain.noise]));
     keep("score", chain.source);
     keep("mine", chain.mine.length ? short(chain.mine.flat()) : undefined);
+    keep("step", 0);
     goTo(0);
     ahead();
     if (playing) play.start();
@@ -166,6 +168,7 @@ function samplingPanel(diffusion, model, stage) {
     if (at === chain.total) at = 0; // at the end there is nothing left to follow
     chain.add(point, at);
     keep("mine", short(chain.mine.flat()));
+    keep("step", at);
     ahead();
     goTo(at);
     say(`Point started. ${status.textContent}`);
@@ -201,7 +204,7 @@ function samplingPanel(diffusion, model, stage) {
     (context, pixels) => {
       const x = chain.frames[at],
         sigma = levels[chain.levelAt(at)];
-      stage.drawData(context, pixels);
+      if (withData) stage.drawData(context, pixels);
       context.strokeStyle = colour("muted");
       context.lineWidth = 1;
       stage.drawField(context, pixels, arrows, diffusion.field("sampling", chain.source, arrows.x, sigma));
@@ -248,7 +251,7 @@ function samplingPanel(diffusion, model, stage) {
     ["data", "data"],
     ["accent", "samples"],
     ["second", "your points"],
-    ["muted", "score"],
+    ["muted", "direction of the score"],
   ]);
   const status = note(),
     formula = element("p", { class: "formula" });
@@ -348,6 +351,11 @@ function samplingPanel(diffusion, model, stage) {
         chain.factor,
       ),
       tick("noise in each step", chain.noise, setting("noise", Boolean)),
+      tick("show the data", withData, (yes) => {
+        withData = yes;
+        keep("data", yes ? 1 : undefined);
+        field.later();
+      }),
       csv("points", () => [
         ["x", "y"],
         ...range(chain.frames[at].length / 2).map((i) => [...chain.frames[at].subarray(2 * i, 2 * i + 2)]),
@@ -370,7 +378,7 @@ function comparisonPanel(diffusion, model, stage) {
     last = levels.length - 1,
     [first, ...place] = viewed("compare", 3) ?? [Math.min(last, 5)];
   let level = Math.min(last, Math.max(0, Math.round(first))),
-    noisy = true;
+    noisy = view.get("noisy") !== "0";
   let at = place.length ? place : stage.fromShares(0.3, 0.5);
 
   /** sigma times the difference of both scores in all cells; it shows when all of it is there. */
@@ -389,6 +397,7 @@ function comparisonPanel(diffusion, model, stage) {
       },
       () => {
         result.done = true;
+        hw5.difference = difference;
         map.later();
       },
     );
@@ -457,7 +466,7 @@ function comparisonPanel(diffusion, model, stage) {
     (dx, dy) => probe([at[0] + (dx * stage.width) / 60, at[1] - (dy * stage.width) / 60]),
   );
   const slide = slider(
-    "Noise level",
+    `Noise level, from ${sigmaText(levels[0])} to ${sigmaText(levels[last])}`,
     { min: 0, max: last, step: 1, value: level },
     (value) => {
       level = value;
@@ -466,8 +475,8 @@ function comparisonPanel(diffusion, model, stage) {
     (value) => sigmaText(levels[value]),
   );
   const meanings = key("Colours", [
-    ["text", "arrow of the best possible score"],
-    ["accent", "the network's arrow"],
+    ["text", "direction of the best possible score"],
+    ["accent", "direction of the network's"],
     ["second", "they differ: full colour where σ · |difference| is 8 or more"],
   ]);
   panel(
@@ -475,12 +484,13 @@ function comparisonPanel(diffusion, model, stage) {
     `The gray points are the data with noise of this σ, as in training; an arrow points back. ${
       model.told
         ? "Look far from the points, where the network has learned little."
-        : "This network is not told σ: compare the directions at the largest noise."
+        : "This network s(x) is not told σ, and its score is s(x)/σ: compare the directions at the largest noise."
     }`,
     "",
     slide,
     tick("noise on the data", noisy, (yes) => {
       noisy = yes;
+      keep("noisy", yes ? undefined : 0);
       map.later();
       say(yes ? "Data with noise" : "Data without noise");
     }),

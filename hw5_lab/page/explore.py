@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 FIGURES = {"vae": 350_000, "gan": 250_000, "diffusion": 200_000}  # bytes for the static figures, as base64
 TITLES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network", "diffusion": "Score matching"}
 TASKS = {
-    "vae": "Draw a 4, then close it at the top: at which stroke does the reconstruction become a 9?",
+    "vae": "Draw a digit, then a letter: how many nats lower is the ELBO of the letter?",
     "gan": "Find the sample that D is surest is a fake, and see which pixels give it away.",
     "diffusion": "Press Play: at which noise level σ can you first read the word?",
 }
@@ -49,21 +49,18 @@ CURVES = {  # title, unit and columns of history.csv
         ("Fréchet distance", "to training images", ("frechet_train",)),
     ],
     "diffusion": [
-        ("Loss", "with its own noise", ("loss", "average_loss")),
+        ("Loss", "mean over the epoch, and at its end", ("loss", "average_loss")),
         ("Excess loss", "σ²/2 |s − best|²", ("score_error",)),
     ],
 }
 GLOSSES = {  # readable names of the numbers of metrics.json that the page shows
     "vae": {
         "test_elbo": "ELBO of test images",
-        "test_elbo_stderr": "standard error of the ELBO",
         "test_reconstruction": "reconstruction E[log p(x|z)]",
         "test_kl": "KL(q(z|x) || p(z))",
         "test_importance_weighted_bound": "importance-weighted bound",
-        "test_importance_weighted_bound_stderr": "standard error of that bound",
-        "iwae_samples": "samples of that bound",
+        "iwae_samples": "draws of z for the importance-weighted bound",
         "test_log_likelihood_exact": "exact log p(x), by integral",
-        "test_log_likelihood_exact_stderr": "standard error of the exact log p(x)",
         "test_log_likelihood_exact_error": "numerical error of the integral",
         "train_log_likelihood_exact": "exact log p(x) of training images",
         "test_elbo_ignoring_z": "log p(x) of a decoder that ignores z",
@@ -73,7 +70,7 @@ GLOSSES = {  # readable names of the numbers of metrics.json that the page shows
         "loss_g": "loss of G, last epoch",
         "d_real": "mean of D(x), last epoch",
         "d_fake": "mean of D(G(z)), last epoch",
-        "best_epoch": "epoch of the measured samples",
+        "best_epoch": "epoch of the measured samples, the best",
         "frechet_distance": "Fréchet distance to test images",
         "frechet_distance_real": "Fréchet distance between real images",
         "frechet_distance_last": "Fréchet distance of the last epoch",
@@ -88,7 +85,7 @@ GLOSSES = {  # readable names of the numbers of metrics.json that the page shows
         "classifier_accuracy": "accuracy of the classifier that measures",
     },
     "diffusion": {
-        "average_loss": "loss",
+        "average_loss": "loss at the end",
         "optimal_loss": "least possible loss",
         "score_error": "excess over a perfect score",
         "cosine_lowest_from_0.03": "lowest cosine to the best score, σ ≥ 0.03",
@@ -98,6 +95,25 @@ GLOSSES = {  # readable names of the numbers of metrics.json that the page shows
         "sliced_wasserstein_data": "distance of two draws of data",
         "far_share": "share of samples far from every letter",
     },
+}
+
+CAPTIONS = {  # what the figures show, where no script runs
+    "data": "The training data",
+    "data_space": "Images decoded from z of the prior",
+    "elbo": "The ELBO over the epochs",
+    "gap": "The gap between log p(x) and the ELBO",
+    "goal": "Training images",
+    "inter_class_interpolation": "Paths between codes of two digits",
+    "interpolation": "Paths between two z",
+    "latent_space": "Codes of test images",
+    "losses": "Losses over the epochs",
+    "manifold": "Decoded images all over the latent plane",
+    "quality": "Quality of samples over the epochs",
+    "reconstructions": "Test images and their reconstructions",
+    "samples": "Samples",
+    "score_field": "The score that was learned",
+    "trajectories": "Ways of samples from noise to data",
+    "updates": "Both terms of the bound in each minibatch",
 }
 
 # ------------------------------------------------------------------------------------------------ numbers in a page
@@ -132,7 +148,8 @@ def write_explore(experiment, metrics, kept, folder, findings):
 
     A model that the page cannot show, for whatever reason, is no fault of the run: the page says so, and shows figures.
     """
-    figures = [(path.name, path.read_bytes()) for path in sorted(folder.glob("*.png")) if FIGURE.fullmatch(path.name)]
+    names = [path.name for path in folder.glob("*.png") if FIGURE.fullmatch(path.name)]
+    figures = [(name, (folder / name).read_bytes()) for name in in_order(names)]
     run = {
         "title": f"{TITLES[experiment.kind]}, edition {experiment.args.edition}",
         "command": kept["command"],
@@ -143,6 +160,16 @@ def write_explore(experiment, metrics, kept, folder, findings):
     }
     text = page(experiment.kind, description(experiment, findings), run)
     write(folder / "explore.html", text.encode("utf-8"))
+
+
+def in_order(names):
+    """Names of figures: the samples of the last epoch first, those of earlier epochs last."""
+    grids = sorted((name for name in names if name.startswith("samples_epoch_")), key=lambda name: -epoch_of(name))
+    return [*grids[:1], *sorted(set(names) - set(grids)), *grids[1:]]
+
+
+def epoch_of(name):
+    return int(re.search(r"\d+", name)[0])
 
 
 def description(experiment, findings):
@@ -185,6 +212,7 @@ def page(kind, description, run):
         "curves": curves,
         "told": description.get("told", ""),
         "shares": shares if None not in shares else None,
+        "measured": run["metrics"].get("best_epoch"),
     }
     reason = description.get("reason")
     content = {
@@ -253,12 +281,30 @@ def numbers(row):
 
 def metrics_list(metrics, glosses):
     """Readable names with the raw ones in small print. A number without a gloss is in metrics.json alone."""
+    found = numbers(metrics)
+    if "test_importance_weighted_bound" not in found:
+        found.pop("iwae_samples", None)  # a setting of a bound that is not there
     rows = [
-        f"<div><dt>{html.escape(glosses[name])} <small>{name}</small></dt><dd>{value:.6g}</dd></div>\n"
-        for name, value in numbers(metrics).items()
+        f"<div><dt>{html.escape(glosses[name])} <small>{name}</small></dt><dd>{with_unit(name, found)}</dd></div>\n"
+        for name in found
         if name in glosses
     ]
     return f'<dl class="metrics">\n{"".join(rows)}</dl>'
+
+
+SHARES = ("d_real", "d_fake", "precision", "recall", "classifier_accuracy", "outside_share", "far_share")
+
+
+def with_unit(name, found):
+    """A number as its standard error, where there is one, lets it be known; nats of a VAE, percent of shares."""
+    value, error = found[name], found.get(f"{name}_stderr", 0)
+    if name.startswith(SHARES):
+        return f"{100 * value:.3g}%"
+    unit = " nats" if name.startswith(("test_", "train_log")) else ""
+    if not error:
+        return f"{value:.4g}{unit}"
+    digits = max(0, -math.floor(math.log10(error)))
+    return f"{value:.{digits}f} ± {error:.{digits}f}{unit}"
 
 
 def figures_list(figures, room):
@@ -273,11 +319,16 @@ def figures_list(figures, room):
             left.append(name)
             continue
         room -= len(text)
-        image, name = f"data:image/png;base64,{text}", html.escape(name)
-        shown.append(f'<figure><img src="{image}" alt="{name}"><figcaption>{name}</figcaption></figure>')
+        image, file, words = f"data:image/png;base64,{text}", html.escape(name), html.escape(caption(name))
+        text = f"<figcaption><span>{words} <code>{file}</code></span></figcaption>"
+        shown.append(f'<figure><img src="{image}" alt="{words}">{text}</figure>')
     if left:
         shown.append(f"<p>Also beside this file: {html.escape(', '.join(left))}</p>")
     return "\n".join(shown)
+
+
+def caption(name):
+    return f"Samples after epoch {epoch_of(name)}" if "_epoch_" in name else CAPTIONS.get(name[:-4], name)
 
 
 def smaller(content, width=640, colours=32):

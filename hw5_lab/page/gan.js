@@ -5,7 +5,7 @@
 const percent = (value) =>
   value > 0.995 && value < 1 ? ">99%" : value < 0.005 && value > 0 ? "<1%" : `${Math.round(100 * value)}%`;
 
-function ganPage(model, shares) {
+function ganPage(model, shares, measured) {
   const gan = prepareGan(model),
     shown = observable(null);
   const show = (x, name, z) => {
@@ -15,14 +15,14 @@ function ganPage(model, shares) {
   const way = path({
     count: 9,
     side: 28,
-    current: () => [shown.value.z ?? gan.z[0], shown.value.z ? shown.value.name : "sample 1"],
+    current: () => [shown.value.z, shown.value.name],
     changed: (z, name) => show(gan.generate(z), name, z),
     images: (points) => slices(gan.toUnit(gan.generate(joined(points), points.length)), points.length),
   });
   const choose = samplesPanel(gan, shown, show, way);
   const pad = drawForDPanel(gan, shown, show, way);
   histogramPanel(gan);
-  if (shares) sharesPanel(shares, model.digits);
+  if (shares) sharesPanel(shares, model.digits, measured);
   panel(
     "A path between two samples",
     "Choose a sample and pin it as A, choose another and pin it as B. Smooth changes mean " +
@@ -30,10 +30,11 @@ function ganPage(model, shares) {
     "",
     ...way.parts,
   );
-  [0, 5].forEach((i, which) => way.pin(which, gan.z[i], `sample ${i + 1}`));
+  way.recall([0, 5].map((i) => [gan.z[i], `sample ${i + 1}`]));
+  shown.watch(({ z }) => way.allow(Boolean(z), "Only a sample of G has a z to pin: choose one."));
   Object.assign(hw5, { gan, shown });
   choose();
-  pad.recall();
+  if (pad.recall() && ["sample", "real"].some((name) => view.has(name))) choose(); // after the drawing
 }
 
 /** Samples with D(x), real digits beside them, the chosen image in large with the gradient of D. Returns what opens the view. */
@@ -46,15 +47,18 @@ function samplesPanel(gan, shown, show, way) {
 
   const tiles = range(count).map((i) => tile(28, () => select(i)));
   const realTiles = range(Math.min(5, gan.real.length)).map((i) => {
-    const node = tile(28, () => {
-      way.leave();
-      show(gan.fromUnit(gan.real[i]), `real digit ${i + 1}`);
-    });
+    const node = tile(28, () => showReal(i));
     const real = percent(sigmoid(gan.judge(gan.fromUnit(gan.real[i]))[0]));
     node.show(gan.real[i], real, `Real digit ${i + 1}, D says ${real} real`);
     return node;
   });
 
+  function showReal(i) {
+    way.leave();
+    show(gan.fromUnit(gan.real[i]), `real digit ${i + 1}`);
+    for (const name of ["sample", "push"]) keep(name);
+    keep("real", i + 1);
+  }
   /** The generator's images of the present noise. */
   function draw() {
     const version = versions[state.version];
@@ -78,6 +82,7 @@ function samplesPanel(gan, shown, show, way) {
     push.set(0);
     show(images[i], nameOf(i), z[i]);
     keep("sample", i + 1);
+    for (const name of ["real", "push"]) keep(name);
   }
   function refresh() {
     if (versions[state.version].images && state.page) state.page = 0; // kept images have the first noise
@@ -115,12 +120,13 @@ function samplesPanel(gan, shown, show, way) {
   const slopes = element("canvas", {
     width: 28,
     height: 28,
-    class: "image square",
+    class: "image square faint",
     role: "img",
-    "aria-label": "Gradient of D",
+    "aria-label": "The image, faint, and over it the gradient of D",
   });
   let cancel = () => {};
-  /** The gradient of D's logit on the pixels, in two colours; computed row by row, shown when all is there. */
+  /** The gradient of D's logit on the pixels, in two colours over the faint image; computed row by row. A few large values
+   *  would leave the others dark, so that colours are full from the 99th percentile on. */
   function showGradient(x) {
     const gradient = new Float64Array(784);
     cancel();
@@ -128,18 +134,25 @@ function samplesPanel(gan, shown, show, way) {
       28,
       (row) => gradient.set(gan.gradientRow(x, row), 28 * row),
       () => {
-        const most = Math.max(...gradient.map(Math.abs), 1e-12),
-          context = slopes.getContext("2d");
-        context.clearRect(0, 0, 28, 28);
-        context.drawImage(
-          shades(28, 28, [rgb("accent"), rgb("second")], (i) => [+(gradient[i] < 0), Math.abs(gradient[i]) / most]),
-          0,
-          0,
-        );
         hw5.gradient = gradient;
+        paintGradient(gan.toUnit(x));
       },
     );
   }
+  function paintGradient(image) {
+    const { gradient } = hw5;
+    if (!gradient) return;
+    const most = Math.max(gradient.map(Math.abs).sort()[776], 1e-12),
+      inks = [rgb("accent"), rgb("second")],
+      context = slopes.getContext("2d");
+    context.clearRect(0, 0, 28, 28);
+    for (const layer of [
+      shades(28, 28, [rgb("text")], (i) => [0, 0.3 * clamp(image[i], 0, 1)]),
+      shades(28, 28, inks, (i) => [+(gradient[i] < 0), Math.min(1, Math.abs(gradient[i]) / most)]),
+    ])
+      context.drawImage(layer, 0, 0);
+  }
+  redraws.push(() => shown.value && paintGradient(gan.toUnit(shown.value.x)));
   shown.watch(({ x, name, z: made, logit }) => {
     large.show(gan.toUnit(x), `${name}. D says ${percent(sigmoid(logit))} real.`);
     caption.textContent = name;
@@ -153,6 +166,9 @@ function samplesPanel(gan, shown, show, way) {
     { min: -4, max: 4, step: 0.1, value: 0 },
     (value) => {
       way.leave();
+      keep("real");
+      keep("sample", state.chosen + 1);
+      keep("push", short([state.direction, value]));
       const from = z[state.chosen],
         to = from.map((each, i) => each + value * gan.directions[state.direction * gan.zdim + i]);
       show(
@@ -165,19 +181,19 @@ function samplesPanel(gan, shown, show, way) {
   );
   const ways = range(gan.directions.length / gan.zdim).map((k) => [
     k,
-    ["to which G's first layer answers most", "second", "third", "fourth", "fifth", "sixth"][k],
+    `${["the", "2nd", "3rd", "4th", "5th", "6th"][k]} ${k ? "strongest" : "strongest direction of G's first layer"}`,
   ]);
-  const direction = choice("along the direction", ways, (value) => {
+  const direction = choice("Direction of the push", ways, (value) => {
     state.direction = +value;
     select(state.chosen);
   });
 
   const chosen = column(
-    box("beside", figure(large, caption, "chosen"), figure(slopes, "gradient of D", "gradient")),
+    box("beside", figure(large, caption, "chosen"), figure(slopes, "gradient of D over it", "gradient")),
     opinion,
     key("Gradient of D", [
-      ["accent", "brighter here looks more real"],
-      ["second", "darker here does"],
+      ["accent", "a brighter pixel raises D(x)"],
+      ["second", "a darker pixel raises D(x)"],
     ]),
   );
   panel(
@@ -210,15 +226,26 @@ function samplesPanel(gan, shown, show, way) {
   return () => {
     const [page = 1] = viewed("noise", 1) || [],
       [generator = versions.length] = viewed("generator", 1) || [],
-      [sample = 1] = viewed("sample", 1) || [];
-    const within = (value, most) => Math.min(most, Math.max(1, Math.round(value))) - 1;
+      [sample = 1] = viewed("sample", 1) || [],
+      [along, far] = viewed("push", 2) || [],
+      [real] = viewed("real", 1) || [];
+    const within = (name, value, most) => {
+      const shown = clamp(Math.round(value), 1, most);
+      amend(name, shown);
+      return shown - 1;
+    };
     Object.assign(state, {
-      page: within(page, pages),
-      version: within(generator, versions.length),
-      chosen: within(sample, count),
+      page: within("noise", page, pages),
+      version: within("generator", generator, versions.length),
+      chosen: within("sample", sample, count),
     });
+    if (ways[along]) direction.querySelector("select").value = state.direction = along;
     generators.set(state.version);
     refresh();
+    if (real) return showReal(within("real", real, realTiles.length));
+    if (!ways[along] || push.hidden) return;
+    push.set(far);
+    push.querySelector("input").dispatchEvent(new Event("input"));
   };
 }
 
@@ -230,10 +257,12 @@ function drawForDPanel(gan, shown, show, way) {
     way.leave();
     small.show(gray, "What D gets");
     show(gan.fromUnit(gray), "your drawing");
+    for (const name of ["sample", "real", "push"]) keep(name);
+    whole.classList.remove("unused");
     verdict.textContent = `D(x) = ${percent(sigmoid(shown.value.logit))} real`;
   });
   small.show(new Float64Array(784), "Nothing");
-  panel(
+  const whole = panel(
     "Draw for D",
     "Draw a digit that D takes for a real one. Then draw something that is none: D has only ever seen digits and " +
       "samples of G.",
@@ -248,12 +277,14 @@ function drawForDPanel(gan, shown, show, way) {
             pad.wipe();
             small.show(new Float64Array(784), "Nothing");
             verdict.textContent = "D(x) = –";
+            whole.classList.add("unused");
             say("Cleared");
           }),
         ),
       ),
     ),
   );
+  whole.classList.add("unused");
   return pad;
 }
 
@@ -281,7 +312,7 @@ function histogramPanel(gan) {
       bars(
         "D(x) from 0 to 100%",
         "% of the images",
-        range(bins).map((i) => (i % 4 ? "" : `${i * 5}`)),
+        range(6).map((i) => [i * 4, `${i * 20}`]),
         [
           { name: `${count} real digits, mean ${mean(logits.real)}`, colour: "accent", values: binned(logits.real) },
           {
@@ -307,17 +338,17 @@ function histogramPanel(gan) {
 }
 
 /** Shares of the ten digits, beside those of real images. */
-function sharesPanel(shares, real) {
+function sharesPanel(shares, real, measured) {
   const lacking = range(10).filter((digit) => shares[digit] < real[digit] / 2);
   panel(
     "Does G draw all ten digits?",
-    "A classifier has named the samples that the run measured. A short bar is a digit that G leaves out: " +
-      "mode collapse.",
+    `A classifier has named the samples that the run measured${measured ? `, of epoch ${measured}` : ""}. ` +
+      "A short bar is a digit that G leaves out: mode collapse.",
     "",
     bars(
       "Shares of the digits",
       "% of the images",
-      range(10).map(String),
+      range(10).map((digit) => [digit + 0.5, String(digit)]),
       [
         { name: "real test images", colour: "accent", values: real.map((share) => 100 * share) },
         { name: "samples", colour: "second", values: shares.map((share) => 100 * share) },

@@ -230,10 +230,14 @@ function path({ count, side, current, images, changed, pinned = () => {} }) {
     changed(mix(pins[0], pins[1], t), `on the path from A to B, ${t.toFixed(2)}`);
     mark(t);
   };
+  const tell = (lacking = "") => {
+    told.textContent = `A: ${names[0]}; B: ${names[1]}.${lacking}`;
+  };
   const pin = (which, point, name) => {
     pins[which] = Float64Array.from(point);
     names[which] = name;
-    told.textContent = `A: ${names[0]}; B: ${names[1]}.`;
+    keep("ab"[which], `${name};${short(point)}`);
+    tell();
     if (pins[0] && pins[1]) show();
     pinned();
     say(told.textContent);
@@ -261,29 +265,43 @@ function path({ count, side, current, images, changed, pinned = () => {} }) {
     walk.stop();
     mark();
   };
+  /** Lets the user pin, or says why there is nothing to pin. */
+  const allow = (yes, why) => {
+    for (const each of pinners) each.disabled = !yes;
+    tell(yes ? "" : ` ${why}`);
+  };
+  /** The pins of the address, and for those that it lacks the others [[point, name], ...]. */
+  const recall = (others) =>
+    others.forEach((other, which) => {
+      const [name, numbers = ""] = (view.get("ab"[which]) ?? "").split(";"),
+        point = numbers.split(",").map(parseFloat);
+      pin(which, ...(point.length === other[0].length && point.every(Number.isFinite) ? [point, name] : other));
+    });
   return {
     pins,
-    pin,
-    show,
+    allow,
+    recall,
     leave,
     parts: [row(...pinners, go), told, figure(strip, "from A, left, to B", "path"), place],
   };
 }
 
-/** Groups of bars, one for each label: series [{name, colour, values}], values of one unit. A label may be "". */
-function bars(title, unit, labels, series, name) {
+/** Groups of bars: series [{name, colour, values}]. ticks [[place, text], ...] count places in bars from the left edge;
+ *  `origin` is a place with a line, as high as the picture. `unit`: what the height of a bar counts. */
+function bars(title, unit, ticks, series, name, origin) {
   const highest = Math.max(...series.flatMap(({ values }) => [...values]), 1e-9);
-  const text = labels.map(
-    (label, i) => `${label}: ${series.map(({ name: of, values }) => `${of} ${axisText(values[i])}`).join(", ")}`,
+  const count = series[0].values.length;
+  const text = ticks.map(
+    ([, label], i) => `${label}: ${series.map(({ name: of, values }) => `${of} ${axisText(values[i])}`).join(", ")}`,
   );
-  const told = labels.length <= 10 ? text.join("; ") : series.map(({ name: of }) => of).join(" and ");
+  const told = count === ticks.length ? text.join("; ") : series.map(({ name: of }) => of).join(" and ");
   const node = surface(
     `${title}, ${unit}. ${told}`,
     2.1,
     (context, width, height) => {
       const bottom = height - 20 * rem,
         top = 18 * rem,
-        group = width / labels.length,
+        group = width / count,
         wide = (group * 0.86) / series.length;
       series.forEach(({ colour: ink, values }, k) => {
         context.fillStyle = colour(ink);
@@ -294,16 +312,13 @@ function bars(title, unit, labels, series, name) {
       });
       context.fillStyle = colour("muted");
       context.fillRect(0, bottom, width, 1);
-      labels.forEach((label, i) =>
-        write(
-          context,
-          label,
-          (i + 0.5) * group,
-          height - 5,
-          i ? (i === labels.length - 1 ? "right" : "center") : labels.length > 12 ? "left" : "center",
-        ),
-      );
-      write(context, `highest: ${axisText(highest)} ${unit}`, 4, 12 * rem);
+      if (origin) context.fillRect(origin * group, top, 1, bottom - top);
+      for (const [place, label] of ticks) {
+        const x = place * group;
+        context.fillRect(Math.min(x, width - 1), bottom, 1, 4);
+        write(context, label, x, height - 4, x < 8 ? "left" : x > width - 8 ? "right" : "center");
+      }
+      write(context, `highest bar: ${axisText(highest)} ${unit}`, width - 4, 12 * rem, "right");
     },
     { kind: "chart" },
   );
@@ -316,5 +331,5 @@ function bars(title, unit, labels, series, name) {
           ),
         ]
       : [];
-  return box("curve", subtitle(title), figure(node, unit, name), ...keys);
+  return box("curve", subtitle(title), figure(node, `height of a bar: ${unit}`, name), ...keys);
 }

@@ -36,8 +36,16 @@ function keep(name, value) {
   if (!built) return;
   value === undefined ? view.delete(name) : view.set(name, value);
   clearTimeout(keeping);
-  keeping = setTimeout(() => history.replaceState(null, "", `#${decodeURIComponent(view)}`), 200);
+  keeping = setTimeout(readdress, 200);
 }
+const readdress = () => history.replaceState(null, "", `#${decodeURIComponent(view)}`);
+/** Corrects what the address asked for to what the page shows instead. */
+function amend(name, value) {
+  if (!view.has(name) || view.get(name) === String(value)) return;
+  view.set(name, value);
+  readdress();
+}
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const short = (values) => Array.from(values, (value) => +value.toFixed(3)).join(",");
 addEventListener("hashchange", () => location.reload());
 
@@ -137,7 +145,7 @@ function number(label, max, act) {
     input = element("input", { type: "number", id, min: 0, max, step: 1, value: 0 });
   const node = box("choice", element("label", { for: id }, label), input);
   node.set = (value) => {
-    input.value = value === null ? "" : Math.min(max, Math.max(0, Math.floor(value) || 0));
+    input.value = value === null ? "" : clamp(Math.floor(value) || 0, 0, max);
   };
   input.addEventListener("change", () => {
     node.set(+input.value);
@@ -403,18 +411,23 @@ function animation(step, changed) {
 
 /** Does work(i) for i < count in slices of some milliseconds, so that the page stays alive; returns what cancels it. */
 function inSlices(count, work, done) {
-  let i = 0,
-    cancelled = false;
-  const part = () => {
-    const end = performance.now() + 10;
-    while (!cancelled && i < count && performance.now() < end) work(i++);
-    if (!cancelled) i < count ? setTimeout(part) : done();
+  let i = 0;
+  const part = (end = performance.now() + 10) => {
+    while (unfinished.has(part) && i < count && performance.now() < end) work(i++);
+    if (!unfinished.has(part)) return;
+    if (i < count) return setTimeout(part);
+    unfinished.delete(part);
+    done();
   };
+  unfinished.add(part);
   setTimeout(part);
-  return () => {
-    cancelled = true;
-  };
+  return () => unfinished.delete(part);
 }
+const unfinished = new Set();
+addEventListener("beforeprint", () => {
+  for (const part of unfinished) part(Infinity); // also those that the end of another one starts
+  redraws.forEach((redraw) => redraw());
+});
 
 // ------------------------------------------------------------------------------------------------------------ charts
 
@@ -424,6 +437,28 @@ const axisText = (value) =>
     : +value.toPrecision(3) === 0
       ? "0"
       : String(+value.toPrecision(3)).replace("-", "−");
+
+/** What a column of history.csv is called beside its curve. */
+const curveName = (column) => CURVE_NAMES[column] ?? column.split("_")[0];
+const CURVE_NAMES = {
+  loss_d: "D",
+  loss_g: "G",
+  d_real: "real images",
+  d_fake: "samples",
+  frechet_train: "distance",
+  loss: "mean",
+  average_loss: "at the end",
+  score_error: "excess",
+};
+
+/** Round numbers between low and high, about `count` of them. */
+function roundTicks(low, high, count = 5) {
+  const rough = (high - low) / count,
+    power = 10 ** Math.floor(Math.log10(rough)),
+    step = power * ([1, 2, 5].find((each) => each * power >= rough) ?? 10),
+    first = Math.ceil(low / step - 1e-9);
+  return range(Math.floor(high / step + 1e-9) - first + 1).map((k) => +((first + k) * step).toPrecision(12));
+}
 
 /** Lines over the epochs; the pointer or the arrow keys read the values. One epoch has no line, only its numbers. */
 function chart({ title, unit, series }, history) {
@@ -438,7 +473,7 @@ function chart({ title, unit, series }, history) {
   const tell = (each) => {
     const names = series.filter((name) => Number.isFinite(each[name]));
     const spans = names.map((name) =>
-      element("span", { class: series.indexOf(name) ? "second" : "first" }, `${name} ${precise(each[name])}  `),
+      element("span", { class: series.indexOf(name) ? "second" : "first" }, `${curveName(name)} ${precise(each[name])}  `),
     );
     text.replaceChildren(`Epoch ${each.epoch}: `, ...spans);
   };
@@ -452,7 +487,7 @@ function chart({ title, unit, series }, history) {
   }
   const log = low > 0 && high > 15 * low; // a first value far above the others would flatten them
   if (log) head.append(element("small", {}, ", log axis"));
-  const ticks = [0, 1 / 3, 2 / 3, 1].map((part) => (log ? low * (high / low) ** part : low + (high - low) * part));
+  const ticks = log ? [0, 1 / 3, 2 / 3, 1].map((part) => low * (high / low) ** part) : roundTicks(low, high);
   const left = (Math.max(...ticks.map((value) => axisText(value).length)) * 7.5 + 10) * rem,
     right = 12;
   const inner = (width) => width - left - right;

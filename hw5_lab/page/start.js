@@ -4,7 +4,7 @@
 hw5.page = JSON.parse(document.getElementById("data").textContent);
 if (hw5.page.model) {
   if (hw5.page.kind === "vae") vaePage(hw5.page.model);
-  if (hw5.page.kind === "gan") ganPage(hw5.page.model, hw5.page.shares);
+  if (hw5.page.kind === "gan") ganPage(hw5.page.model, hw5.page.shares, hw5.page.measured);
   if (hw5.page.kind === "diffusion") diffusionPage(hw5.page.model);
 }
 curvesPanel(hw5.page);

@@ -100,8 +100,9 @@ function vaePage(model) {
   }
 
   const drawing = drawPanel(vae, model, fed, feed);
-  if (codes) latentPanel(vae, point, fed, way, moveTo, codes, labels);
-  else slidersPanel(vae, model, point, fed, moveTo);
+  const inside = codes
+    ? latentPanel(vae, point, fed, way, moveTo, codes, labels)
+    : slidersPanel(vae, model, point, fed, moveTo);
   if (vae.grid) posteriorPanel(vae, point, fed, draws, moveTo);
   reparameterisationPanel(vae, fed, draws, moveTo);
   panel("A path between two points", "Pin A, move z, pin B: is every image on the way a digit?", "", ...way.parts);
@@ -109,16 +110,21 @@ function vaePage(model) {
 
   Object.assign(hw5, { vae, feed, point, fed, draws });
   const count = model.images.shape[0],
-    [start = 0] = viewed("image", 1) ?? [],
-    z = viewed("z", latent);
-  drawing.load(range(count).includes(start) ? start : 0);
+    [wanted = model.start] = viewed("image", 1) ?? [],
+    start = clamp(Math.floor(wanted), 0, count - 1),
+    z = viewed("z", latent)?.map(inside);
+  drawing.load(start);
+  amend("image", start);
   drawing.pad.recall();
-  if (z) moveTo(z);
+  if (z) {
+    moveTo(z);
+    amend("z", short(z));
+  }
   const other = Math.max(
     0,
-    labels.findIndex((label, i) => label !== labels[0] && i < count),
+    labels.findIndex((label, i) => label !== labels[start] && i < count),
   ); // an image of another digit
-  [0, other].forEach((i, which) => way.pin(which, vae.encode(drawing.imageAt(i)).mu, `code of a ${labels[i]}`));
+  way.recall([start, other].map((i) => [vae.encode(drawing.imageAt(i)).mu, `code of a ${labels[i]}`]));
 }
 
 /** Draw or load an image, and what the model says of it, right below. */
@@ -134,7 +140,7 @@ function drawPanel(vae, model, fed, feed) {
     );
   const input = thumbnail("What the encoder gets", side),
     atMean = thumbnail("Reconstruction", side),
-    atBest = thumbnail("Reconstruction at the best z", side);
+    atBest = thumbnail("Reconstruction at the z of highest p(z|x)", side);
   const numbers = readout([
     ["elbo", "ELBO", "strong"],
     ...(vae.grid
@@ -177,7 +183,7 @@ function drawPanel(vae, model, fed, feed) {
     const { x, name, q, elbo, reconstruction, kl, error, exact } = now;
     input.show(x, `What the encoder gets: ${name}`);
     atMean.show(vae.decode(q.mu), `Reconstruction at the encoder's mean${vae.latent <= 3 ? `, ${tuple(q.mu)}` : ""}`);
-    if (exact) atBest.show(vae.decode(exact.best), `Reconstruction at the best z, ${tuple(exact.best)}`);
+    if (exact) atBest.show(vae.decode(exact.best), `Reconstruction at the z of highest p(z|x), ${tuple(exact.best)}`);
     numbers.set({ elbo: nats(elbo, error), reconstruction: nats(reconstruction, error), kl: nats(kl) });
     if (vae.grid)
       numbers.set(
@@ -196,9 +202,9 @@ function drawPanel(vae, model, fed, feed) {
   const results = [
     figure(input, "image", "image"),
     figure(atMean, "p(x|μ)", "reconstruction"),
-    ...(vae.grid ? [figure(atBest, "p(x|best z)", "best")] : []),
+    ...(vae.grid ? [figure(atBest, "at highest p(z|x)", "best")] : []),
   ];
-  panel(
+  const whole = panel(
     "Draw a digit",
     `Strokes are scaled and centred as MNIST was, and ${prepared[pixels]}. The higher the ELBO, the ` +
       "better the model explains your digit.",
@@ -211,13 +217,14 @@ function drawPanel(vae, model, fed, feed) {
         about,
         row(
           button("Clear", clear),
-          button("A random one", () => load(Math.floor(uniforms(turn++)() * count))),
+          button("A random test image", () => load(Math.floor(uniforms(turn++)() * count))),
           chooser,
         ),
       ),
     ),
   );
-  return { load, show, imageOf, imageAt: (i) => imageOf(stored, i), pad };
+  fed.watch((now) => whole.classList.toggle("unused", !now));
+  return { load, show, imageOf, imageAt: (i) => imageOf(stored, i), pad, whole };
 }
 
 /** p(x|z) and a sample of x at the point. */
@@ -250,7 +257,7 @@ function decodedPictures(vae, point) {
 function movers(vae, fed, moveTo) {
   const mover = (label, to) => button(label, () => moveTo(to(fed.value)));
   const all = [mover("Move z to the mean μ", ({ q }) => q.mu)];
-  if (vae.grid) all.push(mover("Move z to the best z", ({ exact }) => exact.best));
+  if (vae.grid) all.push(mover("Move z to the highest p(z|x)", ({ exact }) => exact.best));
   fed.watch((now) =>
     all.forEach((each, i) => {
       each.disabled = !now || (i > 0 && !now.exact);
@@ -265,8 +272,13 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
     farthest = codes.reduce((far, value) => Math.max(far, Math.abs(value)), 3);
   const span = Math.min(vae.grid.reach, 1.06 * farthest),
     count = 22; // all codes are in sight
-  const inside = (value) => Math.min(span, Math.max(-span, value));
-  let behind = "codes",
+  const inside = (value) => clamp(value, -span, span);
+  const options = [
+    ["codes", "codes of test images"],
+    ...(flat ? [["images", "decoded images"]] : []),
+    ["nothing", "nothing"],
+  ];
+  let behind = options.some(([name]) => name === view.get("background")) ? view.get("background") : "codes",
     decoded = null,
     dots = null;
 
@@ -358,6 +370,8 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
             write(context, "AB"[which], pin[0] + 6, pin[1] - 6, "left", 14, true);
           }
         });
+      write(context, "z1", width - 6, height - 6, "right", 12, true);
+      if (flat) write(context, "z2", 5, 14 * rem, "left", 12, true);
       if (fed.value)
         drawPosterior(
           context,
@@ -388,15 +402,16 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
   );
   point.watch(node.later);
   fed.watch(node.later);
-  const options = [
-    ["codes", "codes of test images"],
-    ["images", "decoded images"],
-    ["nothing", "nothing"],
-  ];
-  const back = choice("Behind it", flat ? options : options.filter(([value]) => value !== "images"), (value) => {
-    behind = value;
-    node.later();
-  });
+  const back = choice(
+    "Background",
+    options,
+    (value) => {
+      behind = value;
+      keep("background", value);
+      node.later();
+    },
+    behind,
+  );
   const [images, where, again] = decodedPictures(vae, point);
   panel(
     flat ? "The latent plane" : "The latent line",
@@ -426,6 +441,7 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
       ]),
     ),
   );
+  return inside;
 }
 
 /** More latents: a slider for each; those that say most of an image come first. */
@@ -464,6 +480,7 @@ function slidersPanel(vae, model, point, fed, moveTo) {
     box("sliders", ...sliders.slice(0, 10)),
     ...(more.length ? [rest] : []),
   );
+  return (value) => clamp(value, -4, 4); // as far as the sliders reach
 }
 
 /** The exact posterior and the encoder's Gaussian of an image; share(z): where a point is, in shares of the canvas. */
@@ -530,7 +547,7 @@ function drawPosterior(context, width, height, vae, { q, exact, quick }, share, 
 function posteriorPanel(vae, point, fed, draws, moveTo) {
   const flat = vae.latent === 2,
     told = note();
-  let far = false,
+  let far = view.get("far") === "1",
     window = { centre: [0, 0], half: vae.grid.reach };
   const share = (z) => z.map((value, d) => 0.5 + ((d ? -1 : 1) * (value - window.centre[d])) / (2 * window.half));
   const node = surface(
@@ -584,7 +601,7 @@ function posteriorPanel(vae, point, fed, draws, moveTo) {
     told.textContent = !now
       ? ""
       : `Encoder: mean ${tuple(now.q.mu)}, standard deviation ${tuple(now.q.sd)}. ` +
-        (now.exact ? `Best z: ${tuple(now.exact.best)}.` : "The exact posterior is being computed …");
+        (now.exact ? `Highest p(z|x) at ${tuple(now.exact.best)}.` : "The exact posterior is being computed …");
     node.setAttribute(
       "aria-label",
       `Encoder and exact posterior, enlarged. ${told.textContent} Drag, or use the arrow keys, to move z.`,
@@ -594,8 +611,9 @@ function posteriorPanel(vae, point, fed, draws, moveTo) {
     ["accent", flat ? "exact p(z|x): 39% and 86% of its probability" : "exact p(z|x)"],
     ["second", flat ? "the encoder's q(z|x): 1 and 2 standard deviations, which hold as much" : "the encoder's q(z|x)"],
   ]);
-  const valleys = tick("far valleys, down to 60 nats below the peak", false, (yes) => {
+  const valleys = tick("also where p(z|x) is small, down to 60 nats below its peak", far, (yes) => {
     far = yes;
+    keep("far", yes ? 1 : undefined);
     node.later();
   });
   panel(
@@ -649,6 +667,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
     });
     numbers.clear();
     if (now) numbers.set({ elbo: nats(now.elbo, now.error) });
+    whole.classList.toggle("unused", !last);
     if (!now || !last) {
       image.show(new Float64Array(vae.side ** 2), "Nothing drawn yet");
       formula.textContent =
@@ -724,7 +743,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
     each.watch(show);
     each.watch(chart.later);
   }
-  panel(
+  const whole = panel(
     "Draw z with the reparameterisation",
     "Each draw gives one noisy estimate of the ELBO (Eq. 2). How many draws does it take " +
       "until their mean is within 1 nat?",
@@ -739,24 +758,30 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
 function gapsPanel(vae, model, drawing) {
   const { counts, low, high, mean, median, labels, numbers, images } = model.gaps,
     stored = unpack(images);
+  const at = (value) => (counts.length * (value - low)) / (high - low);
   const histogram = bars(
-    "Gaps of all test images",
+    "Gaps of all test images, in nats",
     "images",
-    counts.map((_, i) => (i % 10 ? "" : fixed(low + ((high - low) * i) / counts.length, 0))),
+    roundTicks(low, high, 6).map((value) => [at(value), axisText(value)]),
     [{ name: "test images", colour: "accent", values: counts }],
     "gaps",
+    low < 0 && at(0),
   );
   const tiles = numbers.map((number, i) => {
     const name = `test image ${number}, a ${labels[i]}`,
       x = drawing.imageOf(stored, i);
-    const node = tile(model.side, () => drawing.show(x, name, number < model.images.shape[0] ? number : null));
+    const node = tile(model.side, () => {
+      drawing.show(x, name, number < model.images.shape[0] ? number : null);
+      drawing.whole.scrollIntoView(); // what is known of it stands there
+    });
     node.show(x, String(labels[i]), `Load ${name}`);
     return node;
   });
   panel(
     "What the bound misses",
-    `The gap log p(x) − ELBO in nats: mean ${fixed(mean)}, median ${fixed(median)}, largest ${fixed(high, 0)}. ` +
-      "The ELBO is from one draw of z, so a few are below 0. Choose one of the worst images to load it.",
+    `Gap log p(x) − ELBO in nats: mean ${fixed(mean)}, median ${fixed(median)}, largest ${fixed(high, 0)}. The ELBO is ` +
+      "from one draw of z each: some gaps are below 0, and the gap at the drawing differs by some nats. " +
+      "Choose one of the worst images to load it.",
     "",
     histogram,
     box("tiles gaps", ...tiles),

@@ -166,7 +166,7 @@ def test_a_network_that_no_page_can_run_is_said_and_figures_stay(decoder, reason
     explore.write_explore(vae_with(decoder), {"test_elbo": -150.0}, KEPT, tmp_path, {})
     text = (tmp_path / "explore.html").read_text(encoding="utf-8")
     assert re.search(f"This page cannot run the networks of this run. {reason}", text)
-    assert '"model":null' in text and 'alt="samples.png"' in text and "-150" in text
+    assert '"model":null' in text and 'alt="Samples"' in text and "-150" in text
     said = capsys.readouterr().err
     assert ("explore.html shows no model" in said) == reason.startswith("Runtime"), (
         "a surprise is said in the terminal too"
@@ -249,11 +249,48 @@ def test_only_figures_of_the_run_get_into_the_page(tmp_path):
         (tmp_path / name).write_bytes(a_figure())
     explore.write_explore(make_diffusion().experiment, {}, KEPT, tmp_path, {})
     page = (tmp_path / "explore.html").read_text(encoding="utf-8")
-    assert "holiday" not in page and 'alt="samples_epoch_20.png"' in page and 'alt="data.png"' in page
+    assert "holiday" not in page and 'alt="Samples after epoch 20"' in page and 'alt="The training data"' in page
     sources = [*ROOT.glob("hw5_*.py"), *(ROOT / "hw5_lab").rglob("*.py")]
     saved = {name for path in sources for name in re.findall(r'save\(.*"([\w{}]+\.png)"', path.read_text())}
     assert len(saved) > 10
     assert [name for name in saved if not FIGURE.fullmatch(name.replace("{epoch}", "20"))] == [], "not in FIGURE"
+    assert [name for name in saved if explore.caption(name.replace("{epoch}", "20")).endswith(".png")] == [], "no words"
+
+
+def test_the_last_samples_are_the_first_figure():
+    names = ["goal.png", "samples_epoch_100.png", "samples_epoch_20.png", "samples_epoch_3.png"]
+    ordered = ["samples_epoch_100.png", "goal.png", "samples_epoch_20.png", "samples_epoch_3.png"]
+    assert explore.in_order(names) == ordered
+
+
+def test_draws_of_a_bound_are_shown_beside_that_bound_alone():
+    both = {"iwae_samples": 100, "test_importance_weighted_bound": -140.0}
+    shown = [explore.metrics_list(metrics, explore.GLOSSES["vae"]) for metrics in (both, {"iwae_samples": 100})]
+    assert "iwae_samples" in shown[0] and "iwae_samples" not in shown[1]
+
+
+def test_numbers_have_units_and_the_digits_that_their_errors_leave():
+    metrics = {
+        "test_elbo": -152.99926,
+        "test_elbo_stderr": 0.6431,
+        "test_kl": 6.779747,
+        "precision": 0.503,
+        "loss_d": 0.61,
+    }
+    found = {name: explore.with_unit(name, metrics) for name in metrics}
+    assert [found[name] for name in ("test_elbo", "test_kl", "precision", "loss_d")] == [
+        "-153.0 ± 0.6 nats",
+        "6.78 nats",
+        "50.3%",
+        "0.61",
+    ]
+
+
+def test_a_page_begins_with_an_image_that_is_reconstructed_well():
+    vae, described = make_vae(), describe("vae")["model"]
+    x = vae.test_images[:50]
+    missed = (vae.decoder(vae.encoder(x)[0]) - x).abs().sum(1) / x.sum(1)
+    assert missed[described["start"]] == missed.min()
 
 
 def test_main_numbers_have_readable_names_and_others_are_left_out():

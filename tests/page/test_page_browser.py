@@ -431,6 +431,11 @@ def corner(page, selector, u, v):
     return box["x"] + u * box["width"], box["y"] + v * box["height"]
 
 
+def assert_in_window(page, locator):
+    box, height = locator.bounding_box(), page.viewport_size["height"]
+    assert 0 <= box["y"] and box["y"] + box["height"] <= height, "out of sight"
+
+
 def draw(page, *strokes, client=None):
     """Strokes on the pad, lists of places in shares of its size, with the mouse or (client) a finger."""
     for stroke in strokes:
@@ -582,6 +587,7 @@ def test_images_with_a_large_gap_are_loaded_with_a_click(open_page):
         for which in (page.locator(".gaps button").first, page.locator(".gaps button").last):
             which.click()
             gaps.append(page.evaluate("hw5.fed.value.exact.logPx - hw5.fed.value.elbo"))
+            assert_in_window(page, page.locator("table.readout").first)
         assert page.locator(".gaps button").count() == 10
         assert min(gaps) > make_vae().findings["gap"].median(), "these images have no large gap"
         number = make_vae().findings["gap"].argsort(descending=True, stable=True)[9].item()
@@ -601,7 +607,7 @@ def test_clear_leaves_nothing_of_the_image(open_page):
             assert set(page.locator("table.readout").first.locator("td").all_inner_texts()) == {"–"}
             assert not move.is_enabled() and not page.get_by_role("button", name="Draw ε").is_enabled()
             assert page.get_by_role("spinbutton").input_value() == ""
-            page.get_by_role("button", name="A random one").click()
+            page.get_by_role("button", name="A random test image").click()
             assert "–" not in page.locator("table.readout").first.inner_text() and move.is_enabled()
 
 
@@ -609,12 +615,12 @@ def test_pages_of_other_latents_begin_at_the_code_of_an_image(open_page):
     for name in ("vae20", "halved", "line", "vae"):
         with open_page(name) as page:
             assert page.evaluate("[...hw5.point.value]") == page.evaluate("[...hw5.fed.value.q.mu]")
-            assert page.evaluate("hw5.fed.value.name").startswith("test image 0")
+            assert page.evaluate("hw5.fed.value.name").startswith(f"test image {describe(name)['model']['start']},")
 
 
 def test_the_enlarged_map_shows_the_regions_of_the_posterior(open_page):
     """The share of the exact mass under strong colour is 39%, under any colour 86%."""
-    with open_page("vae") as page:
+    with open_page("vae", view="#image=0") as page:
         wait_for(page, BUILT)
         page.wait_for_timeout(200)
         found = page.evaluate("""() => {
@@ -632,7 +638,7 @@ def test_the_enlarged_map_shows_the_regions_of_the_posterior(open_page):
             return held.map((mass) => mass / all); }""")
         assert abs(found[0] - 0.39) < 0.08 and abs(found[1] - 0.86) < 0.05, "also ellipses, a marker"
         before = page.evaluate("document.getElementById('posterior').toDataURL()")
-        page.get_by_label("far valleys").check()
+        page.get_by_label("where p(z|x) is small").check()
         page.wait_for_timeout(200)
         assert page.evaluate("document.getElementById('posterior').toDataURL()") != before
 
@@ -653,7 +659,7 @@ def test_pins_and_the_path_between_them(open_page):
         page.mouse.click(*corner(page, "#plane", 0.3, 0.3))
         assert page.evaluate(strip) == pinned, "the mark stays although z is elsewhere"
         assert re.search(
-            r"A: code of test image 0, a \d; B: z = \([−\d.]+, [−\d.]+\)\.", page.locator("#panels").inner_text()
+            r"A: code of test image \d+, a \d; B: z = \([−\d.]+, [−\d.]+\)\.", page.locator("#panels").inner_text()
         )
 
 
@@ -727,6 +733,20 @@ def test_sampling_plays_steps_and_scrubs(open_page):
         at = page.evaluate("hw5.chain.at")
         page.wait_for_timeout(200)
         assert page.evaluate("hw5.chain.at") == at and page.get_by_role("button", name="Play").count() == 1
+
+
+def test_the_data_are_hidden_until_the_user_asks_for_them(open_page):
+    picture = "document.getElementById('field').toDataURL()"
+    with open_page("diffusion") as page:
+        page.wait_for_timeout(200)
+        hidden = page.evaluate(picture)
+        page.get_by_label("show the data").check()
+        page.wait_for_timeout(200)
+        assert page.evaluate(picture) != hidden
+        page.get_by_label("Points", exact=True).select_option("0")
+        page.get_by_label("Step of sampling").fill("301")
+        wait_for(page, "hw5.chain.at === 301")
+        assert "σ = 0.010" in page.locator("p.note", has_text="Step 301").inner_text()
 
 
 def test_play_and_the_field_are_in_sight(open_page):
@@ -857,7 +877,7 @@ def test_next_level_pressed_twice_goes_two_levels_on(open_page):
 def test_network_and_best_score_are_compared_at_a_point(open_page):
     model = make_diffusion()
     with open_page("diffusion") as page:
-        wait_for(page, "!document.body.innerText.includes('computing the difference')")
+        wait_for(page, "Boolean(hw5.difference)")
         page.mouse.click(*corner(page, "#compare", 0.6, 0.4))
         probe = page.evaluate("({at: [...hw5.probe.at], best: [...hw5.probe.best]})")
         assert np.allclose(probe["at"], [0.6, 0.6], atol=0.02)
@@ -921,6 +941,103 @@ def test_the_address_opens_the_same_view(open_page):
         assert page.get_by_label("Steps at each level").input_value() == "10"
 
 
+def address(page):
+    page.wait_for_timeout(300)  # the page writes it once the user pauses
+    return page.evaluate("location.hash")
+
+
+def test_the_address_keeps_pins_backgrounds_and_pushes(open_page):
+    strip = "document.querySelector('canvas.strip').toDataURL()"
+    told = lambda page: page.locator("p.note", has_text="; B: ").inner_text()
+    with open_page("vae") as page:
+        page.evaluate("hw5.point.set(Float64Array.of(0.5, -1.25))")
+        page.get_by_role("button", name="Pin A here").click()
+        page.get_by_label("Background").select_option("images")
+        page.get_by_label("where p(z|x) is small").check()
+        view, seen = address(page), [told(page), page.evaluate(strip)]
+    with open_page("vae", view=view) as page:
+        assert [told(page), page.evaluate(strip)] == seen and "A: z = (0.50, −1.25)" in seen[0]
+        assert page.get_by_label("Background").input_value() == "images"
+        assert page.get_by_label("where p(z|x) is small").is_checked()
+    with open_page("gan") as page:
+        page.locator(".samples button").nth(3).click()
+        page.get_by_role("button", name="Pin B here").click()
+        page.get_by_label("Direction of the push").select_option("1")
+        page.get_by_label("Push z").fill("2")
+        view, seen = address(page), [told(page), page.evaluate("[...hw5.shown.value.z]")]
+    with open_page("gan", view=view) as page:
+        assert [told(page), page.evaluate("[...hw5.shown.value.z]")] == seen and "B: sample 4" in seen[0]
+        assert page.get_by_label("Push z").input_value() == "2"
+        page.locator(".real button").nth(2).click()
+        view = address(page)
+    with open_page("gan", view=view) as page:
+        assert page.evaluate("hw5.shown.value.name") == "real digit 3"
+    with open_page("diffusion") as page:
+        page.get_by_label("Step of sampling").fill("30")
+        page.get_by_label("show the data").check()
+        assert "step=30" in address(page) and "data=1" in address(page)
+        page.get_by_role("button", name="New noise").click()
+        assert "step=0" in address(page), "the address still has the step before the restart"
+
+
+def test_what_the_address_asks_beyond_the_ends_is_corrected_there(open_page):
+    with open_page("vae", view="#image=5000&z=99,-99") as page:
+        last = describe("vae")["model"]["images"].shape[0] - 1
+        assert page.evaluate("hw5.fed.value.name").startswith(f"test image {last},")
+        u, v = page.evaluate("[...hw5.point.value]")
+        assert 0 < u < 12 and v == -u, "z is outside the axes"
+        assert page.evaluate("location.hash").startswith(f"#image={last}&z={u:.3f}".rstrip("0"))
+    with open_page("gan", view="#sample=99") as page:
+        assert page.evaluate("location.hash") == "#sample=20"
+
+
+def test_only_a_sample_can_be_pinned(open_page):
+    with open_page("gan") as page:
+        pins = [page.get_by_role("button", name=f"Pin {name} here") for name in "AB"]
+        page.locator(".real button").first.click()
+        assert not any(pin.is_enabled() for pin in pins) and page.locator("text=has a z to pin").is_visible()
+        page.locator(".samples button").first.click()
+        assert all(pin.is_enabled() for pin in pins) and not page.locator("text=has a z to pin").is_visible()
+        draw(page, *FOUR)
+        wait_for(page, "hw5.shown.value.name === 'your drawing'")
+        assert not any(pin.is_enabled() for pin in pins)
+
+
+def test_the_chosen_image_is_in_sight_of_its_sliders_on_a_phone(open_page):
+    with open_page("gan", width=390, height=844) as page:
+        for label in ("Push z", "Generator"):
+            page.get_by_label(label).scroll_into_view_if_needed()
+            page.get_by_label(label).focus()
+            page.keyboard.press("ArrowLeft")
+            assert_in_window(page, page.locator(".chosen-first > :last-child canvas").first)
+            covered = "(node) => { const { x, y, width, height } = node.getBoundingClientRect(); return document.elementFromPoint(x + width / 2, y + height / 2) !== node; }"
+            assert not page.get_by_label(label).evaluate(covered), "the image covers the slider"
+
+
+def test_a_gradient_shows_in_colour_over_the_image(open_page):
+    with open_page("gan") as page:
+        wait_for(page, "Boolean(hw5.gradient)")
+        gradient = numbers(page, "hw5.gradient").abs()
+        image = "document.querySelector('.faint').getContext('2d').getImageData(0, 0, 28, 28).data"
+        opacity = numbers(page, image)[3::4]
+        assert (opacity[gradient >= gradient.quantile(0.99)] > 250).all() and (opacity > 64).float().mean() > 0.1
+
+
+def test_labels_of_the_gap_histogram_stand_at_their_values(open_page):
+    with open_page("vae") as page:
+        ticks = page.evaluate("[roundTicks(-4.1, 113, 6), roundTicks(0.2, 1), roundTicks(-210, -135)]")
+        assert ticks == [[0, 20, 40, 60, 80, 100], [0.2, 0.4, 0.6, 0.8, 1], [-200, -180, -160, -140]]
+        drawn = page.evaluate("""() => {
+            const { low, high } = hw5.page.model.gaps, written = [];
+            const canvas = [...document.querySelectorAll('.chart')].find((node) => node.getAttribute('aria-label').startsWith('Gaps'));
+            const context = canvas.getContext('2d'), fill = context.fillText;
+            context.fillText = (text, x) => written.push([text, x]);
+            canvas.redraw();
+            context.fillText = fill;
+            return written.slice(0, -1).map(([text, x]) => [+text.replace('−', '-'), low + (high - low) * x / canvas.clientWidth]); }""")
+        assert len(drawn) > 3 and all(abs(value - place) < 0.01 * max(1, abs(place)) for value, place in drawn)
+
+
 def test_every_picture_leaves_as_png_and_numbers_as_csv(open_page):
     for name in ("vae", "gray", "gan", "diffusion"):
         with open_page(name) as page:
@@ -955,6 +1072,14 @@ def test_a_print_keeps_colours_and_loses_controls(open_page):
         assert page.locator(".gaps button").first.is_visible(), "images are no controls"
         style = page.evaluate("getComputedStyle(document.querySelector('.dot')).printColorAdjust")
         assert style == "exact", "the legend loses its colours"
+        assert not page.locator("text=Draw z with the reparameterisation").is_visible(), "nothing is drawn yet"
+    for name, done in (
+        ("vae", BUILT),
+        ("gan", "Boolean(hw5.logits && hw5.gradient)"),
+        ("diffusion", "!!hw5.difference"),
+    ):
+        with open_page(name) as page:
+            assert page.evaluate(f"(dispatchEvent(new Event('beforeprint')), {done})"), "it is printed unfinished"
 
 
 # ---- for everybody
@@ -1084,13 +1209,13 @@ def test_where_no_panels_run_the_figures_are_there(open_page, how):
         else explore.page("vae", {"model": None, "reason": "the decoder: why"}, a_run())
     )
     with open_page("vae", text=text, java_script_enabled=how != "no JavaScript") as page:
-        assert page.locator("#figures img").is_visible() and page.locator("img[alt='samples.png']").count() == 1
+        assert page.locator("#figures img").is_visible() and page.locator("img[alt='Samples']").count() == 1
         assert not page.locator(".task").is_visible(), "a task without the panel for it"
         expected = (
             "need JavaScript" if how == "no JavaScript" else "cannot run the networks of this run. The decoder: why."
         )
         assert expected in page.locator("#figures .hint").inner_text()
-        assert page.locator("dl.metrics").inner_text().split() == "ELBO of test images test_elbo -150.25".split()
+        assert page.locator("dl.metrics").inner_text().split() == "ELBO of test images test_elbo -150.2 nats".split()
     with open_page("vae") as page:
         assert not page.locator("#figures").is_visible()
 
