@@ -10,6 +10,7 @@ import zipfile
 import pytest
 from graded import PLAIN, POINTS, SUBMISSIONS, edited
 
+from hw5_lab import grade as command
 from hw5_lab.teaching import classroom, grade, scheme
 from hw5_lab.teaching.judging import QUESTIONS
 from hw5_lab.teaching.submission import Gatherer, code_of, find, gather, students
@@ -207,7 +208,7 @@ def test_a_class_in_one_command(tmp_path, capsys, monkeypatch):
     export, report = tmp_path / "export", tmp_path / "report"
     names = make_class(export)
     line = ["--class", str(export), "--report", str(report), "--as-root", "--workers", "2"]
-    assert grade.main(line) == 0
+    assert command.main(line) == 0
     assert "6 students, 5 graded now" in capsys.readouterr().out
     rows = {row["student"]: row for row in csv.DictReader((report / "class.csv").open())}
     assert sorted(rows) == sorted(["'=dora" if name == "=dora" else name for name in names])
@@ -226,7 +227,7 @@ def test_a_class_in_one_command(tmp_path, capsys, monkeypatch):
         'files = ["hw5_vae"]\n[words]\n"1 with probability 1 - p" = "See lecture 3"\n["2(b)iv"]\ndistribution = 7\n'
     )
     monkeypatch.setattr(classroom, "grade_student", lambda *_: pytest.fail("graded again"))
-    assert grade.main([*line, "--points", str(mine)]) == 0
+    assert command.main([*line, "--points", str(mine)]) == 0
     rows = {row["student"]: row for row in csv.DictReader((report / "class.csv").open())}
     assert (rows["anna"]["total"], rows["carla"]["total"], rows["anna"]["out of"]) == ("7", "0", "7")
     assert "See lecture 3" in (report / "feedback" / "carla.txt").read_text()
@@ -277,10 +278,10 @@ def test_likeness_leaves_names_comments_and_given_text_out():
 
 
 def test_no_export_and_no_student(tmp_path, capsys):
-    assert grade.main(["--class", str(tmp_path / "nowhere"), "--report", str(tmp_path / "r")]) == 2
+    assert command.main(["--class", str(tmp_path / "nowhere"), "--report", str(tmp_path / "r")]) == 2
     assert "nowhere: no such folder or zip" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
-    assert grade.main(["--class", str(tmp_path / "empty"), "--report", str(tmp_path / "r")]) == 2
+    assert command.main(["--class", str(tmp_path / "empty"), "--report", str(tmp_path / "r")]) == 2
     assert "holds no folder, zip or script of a student" in capsys.readouterr().err
 
 
@@ -310,19 +311,19 @@ def test_no_export_and_no_student(tmp_path, capsys):
 def test_faults_in_the_points_are_said_in_a_line(text, words, tmp_path, capsys):
     path = tmp_path / "points.toml"
     path.write_text(text)
-    assert grade.main(["x", "--points", str(path)]) == 2
+    assert command.main(["x", "--points", str(path)]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1 and str(path) in error
 
 
 def test_a_missing_file_of_points(tmp_path, capsys):
-    assert grade.main(["x", "--points", str(tmp_path / "none.toml")]) == 2
+    assert command.main(["x", "--points", str(tmp_path / "none.toml")]) == 2
     assert "none.toml: No such file" in capsys.readouterr().err
 
 
 def test_older_pythons_are_told_what_is_needed(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "tomllib", None)
-    assert grade.main(["x"]) == 2
+    assert command.main(["x"]) == 2
     assert "needs Python 3.11 or later" in capsys.readouterr().err
 
 
