@@ -189,7 +189,7 @@ function samplesPanel(gan, shown, show, way) {
   });
 
   const chosen = column(
-    box("beside", figure(large, caption, "chosen"), figure(slopes, "gradient of D over it", "gradient")),
+    box("beside", figure(large, caption, "chosen"), figure(slopes, "gradient of D", "gradient")),
     opinion,
     key("Gradient of D", [
       ["accent", "a brighter pixel raises D(x)"],

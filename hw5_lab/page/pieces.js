@@ -183,7 +183,7 @@ function key(label, entries) {
 /** Offers content, a Blob, as a file. */
 function download(blob, name) {
   const url = URL.createObjectURL(blob);
-  element("a", { href: url, download: name }).click();
+  element("a", { href: url, download: `${hw5.page.kind}-${name}` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 

@@ -290,6 +290,7 @@ def test_a_page_begins_with_an_image_that_is_reconstructed_well():
     vae, described = make_vae(), describe("vae")["model"]
     x = vae.test_images[:50]
     missed = (vae.decoder(vae.encoder(x)[0]) - x).abs().sum(1) / x.sum(1)
+    missed[vae.test_labels[:50].argmax(1) == 1] = math.inf
     assert missed[described["start"]] == missed.min()
 
 

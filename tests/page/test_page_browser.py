@@ -261,7 +261,7 @@ def test_between_points_of_the_grid_a_gaussian_is_exact(open_page):
 def test_draws_are_reparameterised_and_their_mean_is_the_bound(open_page, name):
     model = MODELS[name]()
     encoder, decoder, x = rounded(model.encoder), rounded(model.decoder), model.test_images[0].double()
-    with open_page(name) as page:
+    with open_page(name, view="#image=0") as page:
         page.get_by_role("button", name="Draw ε").click()
         drawn = page.evaluate("(({ eps, z, ...rest }) => ({ eps: [...eps], z: [...z], ...rest }))(hw5.draws.value[0])")
         mu, sigma_square = encoder(x[None])
@@ -505,7 +505,7 @@ def test_moving_z_shows_in_both_planes_and_ends_a_walk(open_page):
         wait_for(page, BUILT)
         pictures = "['plane', 'posterior'].map((id) => document.getElementById(id).toDataURL())"
         page.get_by_role("button", name="Walk from A to B").click()
-        page.get_by_role("button", name="Move z to the best z").click()
+        page.get_by_role("button", name="Move z to the highest p(z|x)").click()
         assert page.get_by_role("button", name="Walk from A to B").count() == 1, "the walk goes on"
         page.wait_for_timeout(200)
         assert page.evaluate("[...hw5.point.value]") == page.evaluate("hw5.fed.value.exact.best")
@@ -1051,7 +1051,9 @@ def test_every_picture_leaves_as_png_and_numbers_as_csv(open_page):
                 with page.expect_download() as download:
                     save.click()
                 image = Image.open(io.BytesIO(download.value.path().read_bytes()))
-                assert download.value.suggested_filename.endswith(".png") and image.width >= 140
+                assert (
+                    re.fullmatch(rf"{kind_of(name)}-.+\.png", download.value.suggested_filename) and image.width >= 140
+                )
                 assert image.convert("RGBA").getextrema()[3] == (255, 255), (
                     "without a ground it is unreadable elsewhere"
                 )
