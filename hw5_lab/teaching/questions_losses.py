@@ -97,7 +97,7 @@ def judge_loss(formula, mistakes, player, factors, ask, request, sheet):
             sheet["value"] = labels(answers, request) or sheet["value"]
         if not factor and probabilities is not None and not sheet["value"] == "":
             sheet["value"], single, answers = probabilities, own[8], own
-    if sheet["value"] and "value" in first and first["value"].isnan().any():
+    if sheet["value"] and probabilities is None and "value" in first and first["value"].isnan().any():
         sheet["value"] = "nan: the logarithm of logits, which may be below 0? BCEWithLogitsLoss takes logits"
     drawn = "value" in again and "value" in first and not same(first["value"], again["value"])
     if drawn and first["value"].isfinite().all():
