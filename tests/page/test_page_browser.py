@@ -836,7 +836,7 @@ def test_playing_reaches_the_last_step_and_replays_the_same(open_page):
         wait_for(page, "hw5.chain.at === 998")
         page.get_by_role("button", name="Play").click()
         wait_for(page, "hw5.chain.at === 1001")
-        assert page.locator("text=the noise that was left is taken away").count() == 1
+        assert page.locator("text=the noise that was left, σ = 0.010, is taken away").count() == 1
         last = page.evaluate("[...hw5.chain.frames[1001]]")
         page.wait_for_timeout(600)
         page.get_by_role("button", name="Replay").click()
@@ -1184,7 +1184,7 @@ def test_text_follows_the_browsers_size(browser, folder):
 def test_curves_with_one_epoch_negative_values_and_long_titles(open_page):
     with open_page("vae", text=page_of("vae", epochs=1)) as page:
         assert page.locator("canvas.chart.interactive").count() == 0, "axes for one point"
-        assert "Epoch 1: train_kl 0.01560" in page.locator(".curves").inner_text()
+        assert "Epoch 1: train 0.01560" in page.locator(".curves").inner_text()
     for kind in ("vae", "gan", "diffusion"):
         names = {name for _, _, series in explore.CURVES[kind] for name in series}
         history = [{"epoch": epoch, **{name: 100 / epoch**2 for name in names}} for epoch in range(1, 6)]
