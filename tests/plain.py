@@ -1,12 +1,15 @@
 """What several test files share: networks and steps as plain as can be, small experiments, a run without files."""
 
 import argparse
+import atexit
 import io
+import shutil
+import tempfile
 from functools import cache
 from pathlib import Path
 
 import torch
-from helpers import SAMPLE
+from helpers import SAMPLE, idx_bytes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
@@ -14,6 +17,7 @@ from torch import nn
 import hw5_utils as utils
 from hw5_diffusion import draw_word
 from hw5_lab import door
+from hw5_lab.measures.images import Evaluator
 from hw5_lab.measures.scores import optimal_score
 
 
@@ -70,9 +74,20 @@ def sample():
     return utils.load_mnist(SAMPLE)[1:]
 
 
-def small_vae(edition="cs446", **settings):
-    """An edition's VAE in the laboratory, on the sample, with few hidden units."""
-    return door.build("hw5_vae", settings_of("hw5_vae", edition, **{"hidden_units": 8, "data_dir": SAMPLE, **settings}))
+@cache
+def thousand():
+    """A folder of the first 1,000 training and test images of the sample, which are read in no time."""
+    folder = Path(tempfile.mkdtemp(prefix="hw5-thousand-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for path in SAMPLE.glob("*.gz"):
+        (folder / path.stem).write_bytes(idx_bytes(utils.read_idx(path)[:1000]))
+    return folder
+
+
+def small_vae(edition="cs446", limit=None, **settings):
+    """An edition's VAE in the laboratory, with few hidden units, on the sample or, at most, 1,000 images of it."""
+    small = {"hidden_units": 8, "limit": limit, "data_dir": thousand() if limit else SAMPLE}
+    return door.build("hw5_vae", settings_of("hw5_vae", edition, **{**small, **settings}))
 
 
 # ---- GAN
@@ -134,12 +149,20 @@ def plain_step(networks, optimizers, x, z, iter_d=1, iter_g=1):
         optimizer_g.step()
 
 
-def small_gan(edition="cs446", folder=None, **settings):
+def small_gan(edition="cs446", folder=None, limit=96, **settings):
     """An edition's GAN in the laboratory, on 96 images of the sample, for 2 epochs of 3 steps."""
-    small = {"n_epochs": 2, "batch_size": 32, "limit": 96, "data_dir": SAMPLE}
+    small = {"n_epochs": 2, "batch_size": 32, "limit": limit, "data_dir": thousand() if limit else SAMPLE}
     experiment = door.build("hw5_gan", settings_of("hw5_gan", edition, **{**small, **settings}))
     experiment.folder = folder
     return experiment
+
+
+@cache
+def judge():
+    """An evaluator that has learned the digits of the sample, and in how many steps."""
+    images, digits = map(torch.from_numpy, utils.mnist(SAMPLE)[:2])
+    evaluator = Evaluator(images.unsqueeze(1), digits.long())
+    return evaluator, evaluator.fit()
 
 
 # ---- diffusion

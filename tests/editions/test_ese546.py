@@ -193,9 +193,8 @@ def test_checking_does_not_change_the_training(monkeypatch):
     assert torch.equal(*weights)
 
 
-@pytest.mark.parametrize(
-    "settings", [dict(limit=1), pytest.param(dict(limit=30, latent_dimension=1), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [dict(limit=1), dict(limit=30, latent_dimension=1)])
 def test_figures_of_odd_sizes(settings, tmp_path):
     experiment = small_vae("ese546", num_epoches=1, **settings)
     experiment.folder = tmp_path

@@ -5,7 +5,8 @@ import math
 import torch
 from plain import assert_same_weights, plain_networks, plain_step, small_gan, train
 
-from hw5_lab.page import explore
+from hw5_lab.page.describe import describe_gan
+from hw5_lab.page.layers import halves
 
 
 def tuned(**settings):
@@ -79,8 +80,9 @@ def test_all_that_is_shown_comes_from_the_average():
     assert not torch.equal(samples, gan.generate(gan.fixed_z, gan.gen))
     snapshot = experiment.record["snapshots"][-1][1]
     assert all(torch.equal(snapshot[name], value) for name, value in average.state_dict().items())
-    layers = explore.describe_gan(experiment, experiment.measure()[1])["model"]["generator"]
-    assert (layers[0]["weight"] == explore.halves(average.linear.weight)).all()
+    program = describe_gan(experiment, experiment.measure()[1])["model"]["generator"]
+    first = next(op for op in program["ops"] if op["op"] == "linear")
+    assert (first["weight"] == halves(average.linear.weight)).all()
 
 
 def test_a_checkpoint_holds_the_average():

@@ -133,14 +133,15 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script, edition, code",
     [
-        ("hw5_vae", "cs446", BEGINNING),
-        pytest.param("hw5_vae", "uva", RUN, marks=pytest.mark.slow),
-        pytest.param("hw5_gan", "cs446", RUN, marks=pytest.mark.slow),
-        pytest.param("hw5_gan", "uva", BEGINNING, marks=pytest.mark.slow),
-        pytest.param("hw5_diffusion", "cs446", BEGINNING, marks=pytest.mark.slow),
+        ("hw5_vae", "cs446", RUN),
+        ("hw5_vae", "uva", BEGINNING),
+        ("hw5_gan", "cs446", BEGINNING),
+        ("hw5_gan", "uva", BEGINNING),
+        ("hw5_diffusion", "cs446", BEGINNING),
     ],
     ids=lambda value: {BEGINNING: "beginning", RUN: "run"}.get(value, value),
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SAMPLE
-from plain import assert_same_weights, settings_of, small_gan, train, without_drawing, zero
+from plain import assert_same_weights, judge, settings_of, small_gan, train, without_drawing, zero
 from torch import nn
 
 import hw5_gan
@@ -71,7 +71,7 @@ def test_state_is_all_that_the_homework_has():
 
 
 def test_data_are_cut_to_the_limit():
-    experiment, whole = small_gan(limit=40), utils.mnist(SAMPLE)
+    experiment, whole = small_gan(limit=40, data_dir=SAMPLE), utils.mnist(SAMPLE)
     for ours, theirs in zip(experiment.data, whole):
         np.testing.assert_array_equal(ours.numpy().squeeze(), theirs[:40])
     assert torch.equal(experiment.homework.train_images, experiment.data[0])
@@ -90,13 +90,18 @@ def test_too_few_images_for_a_batch_are_refused_before_the_training():
 # ---- how good samples are
 
 
-@pytest.fixture(scope="module")
-def judged(tmp_path_factory):
-    """A GAN with an evaluator that has learned the digits of the sample."""
-    experiment = small_gan(folder=tmp_path_factory.mktemp("judged"), limit=None)
-    assert experiment.evaluator.path == experiment.folder / "classifier.pt"
+def test_the_classifier_is_ready_before_the_first_epoch(tmp_path):
+    experiment = small_gan(folder=tmp_path)
+    assert experiment.evaluator.path == tmp_path / "classifier.pt"
     experiment.get_ready()
-    assert experiment.evaluator.fitted and experiment.evaluator.path.exists(), "ready before the first epoch"
+    assert experiment.evaluator.fitted and experiment.evaluator.path.exists()
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """A GAN on the whole sample, with an evaluator that has learned its digits."""
+    experiment = small_gan(limit=None)
+    experiment.evaluator, _ = judge()
     return experiment
 
 
@@ -272,6 +277,7 @@ def test_the_average_is_the_plain_one_and_draws_all_samples():
     assert not torch.equal(gan.generate(gan.fixed_z), gan.generate(gan.fixed_z, gan.gen))
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without_an_average():
     runs = [small_gan(ema_decay=decay) for decay in (0.0, 0.9)]
     for experiment in runs:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers import SAMPLE
 from plain import assert_same_weights, sample, settings_of, small_vae, train, without_drawing, zero
 from torch import nn
 
@@ -104,7 +105,7 @@ def test_building_a_homework_reads_no_data(monkeypatch):
     ],
 )
 def test_limits_keep_the_first_images(settings, train_count, test_count):
-    experiment = small_vae(**settings)
+    experiment = small_vae(**settings, data_dir=SAMPLE)
     vae = experiment.homework
     arrays = vae.train_images, vae.train_labels, experiment.test_images, experiment.test_labels
     for ours, whole, count in zip(arrays, sample(), (train_count, train_count, test_count, test_count)):
@@ -311,8 +312,9 @@ def test_history_figure(drawn):
     assert (drawn.folder / "elbo.png").exists()
 
 
-def test_gap_figure_shows_the_worst_images(drawn, pictures):
+def test_gap_figure_shows_the_worst_images(drawn, pictures, monkeypatch):
     """Gaps of a known order: each of the ten columns is an image and its reconstructions at two codes."""
+    without_drawing(monkeypatch)
     findings = {"gap": torch.arange(300.0) / 10, "best_z": torch.stack([torch.arange(300.0) / 100] * 2, 1)}
     assert torch.equal(torch.as_tensor(drawn.visualize_findings(findings)), findings["gap"])
     (picture,), worst, vae = pictures, torch.arange(299, 289, -1), drawn.homework
@@ -324,10 +326,8 @@ def test_gap_figure_shows_the_worst_images(drawn, pictures):
         torch.testing.assert_close(at_best, vae.decoder(findings["best_z"][worst]))
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [dict(latent_dimension=1), dict(limit=1), pytest.param(dict(latent_dimension=5), marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [dict(latent_dimension=1), dict(limit=1), dict(latent_dimension=5)])
 def test_every_figure_of_odd_sizes(settings, tmp_path):
     experiment = small_vae(**{"limit": 50, "num_epoches": 1, **settings})
     experiment.folder = tmp_path

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from helpers import SAMPLE
+from plain import judge
 
 import hw5_utils as utils
 from hw5_lab.measures import images as measures
@@ -93,13 +94,12 @@ def data():
     return images.unsqueeze(1), digits.long(), test_images.unsqueeze(1), test_digits.long()
 
 
-@pytest.fixture(scope="module")
-def judge(data, tmp_path_factory):
-    """An evaluator that has learned the digits of the sample."""
-    judge = Evaluator(*data[:2], tmp_path_factory.mktemp("judge") / "classifier.pt")
-    assert judge.fit() == 3 * 32, "three epochs of 4,000 images in minibatches of 128"
-    assert judge.fit() == 0, "once"
-    return judge
+@pytest.fixture(name="judge")
+def trained():
+    evaluator, steps = judge()
+    assert steps == 3 * 32, "three epochs of 4,000 images in minibatches of 128"
+    assert evaluator.fit() == 0, "once"
+    return evaluator
 
 
 def test_images_come_into_the_unit_interval(data):

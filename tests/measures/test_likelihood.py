@@ -43,6 +43,7 @@ def images():
 
 
 def test_importance_weighted_bound_rises_from_the_elbo_to_the_exact_value(vae, images):
+    images = images[:20]
     log_p_x, kl = vae.evaluate(images)
     exact, error, _ = log_likelihood_exact(vae, images)
     sampled = [log_likelihood_sampled(vae, images, count).mean() for count in (5, 50, 2000)]
@@ -66,7 +67,7 @@ def test_all_routes_agree_where_the_encoder_knows_the_posterior(vae, images):
     log_p_x, kl = vae.evaluate(images)
     for value in (log_p_x - kl, log_likelihood_sampled(vae, images, 7)):
         torch.testing.assert_close(value, expected, atol=1e-2, rtol=0)
-    exact, error, _ = log_likelihood_exact(vae, images)
+    exact, error, _ = log_likelihood_exact(vae, images, 100)
     torch.testing.assert_close(
         exact, expected, atol=2e-2, rtol=0, msg="the prior's mass outside four deviations is 1e-4"
     )
@@ -101,7 +102,7 @@ def test_the_exact_likelihood_says_when_its_grid_is_coarse(vae, images):
 
 
 @pytest.mark.parametrize(
-    "steeper, wider", [(20, 0), (5, 6), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 0), (5, 0)))]
+    "steeper, wider", [(20, 0), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, 0), (5, 0), (5, 6)))]
 )
 def test_places_that_are_left_out_do_not_matter(vae, images, steeper, wider):
     """Against the sum over all points of the same grid, for decoders with ever narrower peaks, many for each image."""
@@ -134,8 +135,8 @@ def test_a_decoder_that_ignores_z_has_the_mean_of_the_training_images():
 def test_measuring_moves_no_weights_and_no_random_numbers(vae, images):
     before = {name: value.clone() for name, value in vae.state_dict().items()}
     states = vae.noise_rng.get_state(), vae.shuffle_rng.get_state(), torch.get_rng_state()
-    first = log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images)
-    second = log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images)
+    first = log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images, 40)
+    second = log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images, 40)
     assert all(map(torch.equal, first, second)), "the same noise at every call"
     assert all(
         map(torch.equal, states, (vae.noise_rng.get_state(), vae.shuffle_rng.get_state(), torch.get_rng_state()))
@@ -150,8 +151,8 @@ def test_measures_are_of_the_evaluation_mode_which_they_leave_as_it_was(vae, ima
     """With dropout in the decoder: as a student may add it."""
     vae.decoder.fc1 = nn.Sequential(vae.decoder.fc1, nn.Dropout(0.5))
     vae.eval()
-    expected = log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images)
+    expected = log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images, 40)
     vae.train(True)
-    for value, other in zip((log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images)), expected):
+    for value, other in zip((log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images, 40)), expected):
         torch.testing.assert_close(value, other, msg="measured while units are dropped")
     assert all(module.training for module in vae.modules())
