@@ -95,7 +95,7 @@ class VAE(AnalyticVAE):
     reparameterize = staticmethod(reparameterize)
 
     def draw_epoch(self, epoch):
-        """1(h). Samples after every epoch."""
+        """Samples after every epoch."""
         if epoch:
             self.visualize_samples(epoch)
 
