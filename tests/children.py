@@ -22,7 +22,7 @@ processes.set_forkserver_preload(
         "hw5_lab.experiments.gan",
         "hw5_lab.experiments.diffusion",
         "matplotlib.figure",
-        "matplotlib.style",
+        "matplotlib.style.core",
         "matplotlib.backends.backend_agg",
         "torch._dynamo",
         "torch.utils.serialization.config",

@@ -410,8 +410,7 @@ def evaluate(args, build, folder, say):
 def finish(experiment, kept, path, say, **more):
     """Measure the model, write explore.html and metrics.json, the mark of a finished run, and say the results.
 
-    The page comes before what takes long, and once more after it. No page, and no figure, keeps the numbers from being
-    written.
+    The page comes before what takes long, and once more after it. A page that cannot be written keeps no number back.
     """
     args = experiment.args
     if path and args.measure != "quick":
@@ -420,10 +419,10 @@ def finish(experiment, kept, path, say, **more):
     progress = lambda items: tqdm(items, desc="measuring", disable=waits, leave=False, dynamic_ncols=True)
     metrics, findings = experiment.measure(args.measure, progress)
     seconds = sum(row["seconds"] for row in experiment.record["history"])
-    if path:
-        write(path / "metrics.json", as_json({**metrics, "seconds": seconds, **kept, **more}))
     experiment.visualize_findings(findings)
     paged = path and write_page(experiment, metrics, kept, path, findings, say)
+    if path:  # the last file: with it a run is finished
+        write(path / "metrics.json", as_json({**metrics, "seconds": seconds, **kept, **more}))
     for line in experiment.summary(metrics):
         say(line)
     if paged:
