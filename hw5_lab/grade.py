@@ -1,10 +1,16 @@
 """The command python -m hw5_lab.grade: one student by hw5_lab/teaching/grade.py, a class by classroom.py beside it."""
 
-from hw5_lab.teaching import classroom, grade
+from hw5_lab.teaching import grade
+
+
+def grade_class(args, scheme):
+    from hw5_lab.teaching.classroom import grade_class  # a platform's autograder has no such file
+
+    return grade_class(args, scheme)
 
 
 def main(argv=None):
-    return grade.main(argv, classroom.grade_class)
+    return grade.main(argv, grade_class)
 
 
 if __name__ == "__main__":
