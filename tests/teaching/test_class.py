@@ -134,7 +134,7 @@ def test_exports_of_platforms(tmp_path):
         "gradescope.zip": {
             "assignment_1_export/submission_metadata.yml": GRADESCOPE,
             "assignment_1_export/submission_101/hw5_vae.py": code,
-            "assignment_1_export/submission_102/work/hw5_vae.py": code,
+            "assignment_1_export/submission_102/code/hw5_vae.py": code,
         },
         "canvas.zip": {
             "smithanna_12_345_hw5_vae.py": code,

@@ -125,7 +125,7 @@ def test_files_that_cannot_be_read(text, words, box, tmp_path):
 
 @pytest.mark.parametrize("where", ["in the middle", "at the end"])
 def test_a_function_that_holds_comments_only_costs_nothing_else(where, box, tmp_path):
-    empty = "def visualize():\n    # TODO\n    # later\n"
+    empty = "def visualize():\n    # not yet\n    # later\n"
     text = PLAIN["hw5_vae"]
     text = text.replace("class VAE(", f"{empty}\n\nclass VAE(") if where == "in the middle" else text + "\n\n" + empty
     raw = raw_of(box, tmp_path / "a", ["2(a)", "2(c)"], hw5_vae=text)
