@@ -116,7 +116,7 @@ def judge_loss(formula, mistakes, player, factors, ask, request, sheet):
         )
         if "error" in own[0]:
             sheet["own networks"] = f"with the networks of this file: {own[0]['error']}"
-    sheet["batch of one"] = f"one example alone: {single['error']}" if "error" in single else sheet["value"] and ""
+    sheet["batch of one"] = f"one example alone: {single['error']}" if "error" in single else ""
     judge_gradient(formula, sheet, answers[0], logits, leaves, player, factors if "value" in first else ())
     if changed := answers[0].get("changed"):
         sheet["value"] = sheet["value"] or f"changes its argument number {changed[0]} in place"
