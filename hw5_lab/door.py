@@ -11,7 +11,7 @@ import torch
 
 from hw5_lab.runs import flags
 from hw5_lab.runs.folder import RunFolder
-from hw5_lab.runs.run import run, trained
+from hw5_lab.runs.run import Run, run
 from hw5_utils import Fault
 
 
@@ -65,11 +65,12 @@ def load(folder):
         raise Fault(f"{folder}: holds no run; name the output folder of one") from None
     args = parse_args(script, ["--output_dir", str(folder), "--evaluate"])
     with RunFolder(folder, f"{script}.py") as run_folder:
-        experiment, _, _ = trained(args, lambda args: build(script, args), run_folder)
-    for part in experiment.parts.values():
+        trained = Run(args, lambda args: build(script, args), run_folder)
+        trained.load()
+    for part in trained.experiment.parts.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
-    return experiment.homework
+    return trained.experiment.homework
 
 
 def homework_class(script, edition):

@@ -4,6 +4,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from helpers import idx_bytes, small_sample
 
 
@@ -24,6 +26,12 @@ def tiny_mnist(tmp_path):
         (folder / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
         (folder / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(labels)))
     return folder
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Every figure of a run in this process is a gray pixel: drawing takes most of a short run's time."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Image.new("L", (1, 1), 128).save(path, "PNG"))
 
 
 @pytest.fixture(autouse=True)

@@ -55,7 +55,7 @@ def without_drawing(monkeypatch):
 
 
 def train(experiment):
-    """What hw5_lab.runs.run.train does, without files. Returns the history."""
+    """What Run.train of hw5_lab/runs/run.py does, without files. Returns the history."""
     experiment.get_ready()
     experiment.after_epoch(0)
     history = experiment.record["history"]

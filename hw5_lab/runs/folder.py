@@ -195,13 +195,10 @@ class RunFolder:
         self.mark = mark
         return moved
 
-    def begin_again(self, mark):
-        """The run in the folder goes on with other settings: it is no longer finished."""
-        (self.path / "metrics.json").unlink(missing_ok=True)
-        self.remember(mark)
-
-    def remember(self, mark):
-        """Write the run's mark again, with other flags."""
+    def remember(self, mark, unfinished):
+        """Write the run's mark again, with other flags. With other settings the run is no longer finished."""
+        if unfinished:
+            (self.path / "metrics.json").unlink(missing_ok=True)
         write(self.path / "run.json", as_json(mark))
         self.mark = mark
 

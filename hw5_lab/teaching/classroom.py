@@ -22,6 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.util import Finalize
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from hw5_lab.teaching import grade, starter
@@ -37,6 +38,7 @@ COMMON = 0.25  # share of a class from which a sequence is taken for given code
 
 def start_worker(as_root):
     global BOX
+    torch.set_num_threads(1)  # a forked process cannot use its parent's threads: it would wait for them forever
     BOX = Sandbox(as_root)
     BOX.start()
     Finalize(None, BOX.__exit__, exitpriority=1)

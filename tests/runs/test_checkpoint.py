@@ -17,6 +17,8 @@ from hw5_lab.runs.folder import load_tensors, save_tensors
 
 FEWER_DIGITS = "34 images of some digits where 1000 were asked for: using all there are.\n"  # of the small sample
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 def refused(name, folder, capsys, *words, flags=("--resume",), more=()):
     """The run in the folder is not resumed (or evaluated), for a reason of one line, and stays as it is."""

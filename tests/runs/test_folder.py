@@ -13,6 +13,8 @@ import hw5_vae
 from hw5_lab.runs import folder as files
 from hw5_lab.runs.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 
 def loud(*line):
     return [word for word in line if word != "--quiet"]
@@ -77,7 +79,7 @@ def test_a_foreign_folder_is_refused_and_stays_byte_for_byte(name, flags, tmp_pa
 
 
 def test_the_mark_is_written_first_and_names_script_and_settings(tmp_path, monkeypatch):
-    monkeypatch.setattr("hw5_lab.runs.run.train", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+    monkeypatch.setattr("hw5_lab.runs.run.Run.train", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
     with pytest.raises(SystemExit):
         hw5_vae.main(small("hw5_vae", tmp_path / "out", "--seed", 7))
     assert set(contents(tmp_path / "out")) == {"run.json"}

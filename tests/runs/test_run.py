@@ -14,10 +14,13 @@ from children import Child, arguments, assert_same_run, contents, stop_early, wa
 from helpers import small_sample
 from helpers import MODULES, each, one_quickly, rows, small
 
+import hw5_lab.runs.progress
 import hw5_lab.runs.run
 import hw5_vae
 from hw5_lab.experiments.vae import VAEExperiment
 from hw5_lab.runs.folder import load_tensors, save_tensors
+
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 
 # ---- kills and signals
@@ -235,7 +238,7 @@ def test_too_little_memory_is_said_in_one_line(name, library, tmp_path, monkeypa
     def greedy(model, *_):
         torch.empty(2**60, dtype=torch.uint8) if library == "torch" else np.zeros(2**60, np.uint8)  # more than any has
 
-    monkeypatch.setattr(hw5_lab.runs.run, "train", greedy)
+    monkeypatch.setattr(hw5_lab.runs.run.Run, "train", greedy)
     code, message = MODULES[name].main(small(name, tmp_path / "out")), capsys.readouterr().err
     assert code == 2 and message.count("\n") == 1 and "not enough memory on cpu" in message, message
 
@@ -281,7 +284,7 @@ def test_deterministic_is_enforced(tmp_path):
     [(0.2, "1 second"), (80, "80 seconds"), (100, "2 minutes"), (3000, "50 minutes"), (7300, "2 hours")],
 )
 def test_durations_in_words(seconds, words):
-    assert hw5_lab.runs.run.duration(seconds) == words
+    assert hw5_lab.runs.progress.duration(seconds) == words
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import stat
 import zipfile
 
 import pytest
+import torch
 from graded import PLAIN, POINTS, SUBMISSIONS, edited
 
 from hw5_lab import grade as command
@@ -205,6 +206,7 @@ def make_class(folder):
 @pytest.mark.slow
 def test_a_class_in_one_command(tmp_path, capsys, monkeypatch):
     """One row and one file each; a bad submission stops nothing; a second run grades nothing again."""
+    torch.rand(2**20).exp()  # starts PyTorch's threads, which a forked worker must not wait for
     export, report = tmp_path / "export", tmp_path / "report"
     names = make_class(export)
     line = ["--class", str(export), "--report", str(report), "--as-root", "--workers", "2"]
