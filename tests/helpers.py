@@ -92,6 +92,9 @@ def one_quickly(*others):
     )
 
 
+blank = pytest.mark.usefixtures("blank_figures")  # see conftest.py
+
+
 def small(name, folder, *more):
     """Arguments of a run of two epochs that takes a second."""
     data = [] if name == "hw5_diffusion" else ["--data_dir", small_sample()]

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from helpers import MODULES, ROOT, one_quickly, small
+from helpers import MODULES, ROOT, blank, one_quickly, small
 
 import hw5_lab.__main__
 import hw5_utils as utils
@@ -19,6 +19,7 @@ from hw5_lab.runs.folder import load_tensors
 
 
 @one_quickly("hw5_gan", "hw5_diffusion")
+@blank
 def test_load_gives_the_trained_model(name, tmp_path):
     assert MODULES[name].main(small(name, tmp_path / "out")) == 0
     model = hw5_lab.load(tmp_path / "out")
@@ -38,6 +39,7 @@ def test_load_of_something_else_is_a_fault(tmp_path):
         hw5_lab.load(tmp_path)
 
 
+@blank
 def test_runs_are_listed_with_what_tells_them_apart(tmp_path, capsys):
     assert hw5_vae.main(small("hw5_vae", tmp_path / "vae", "--lr", 0.01)) == 0
     assert hw5_vae.main(small("hw5_vae", tmp_path / "vae", "--lr", 0.02)) == 0
@@ -50,6 +52,7 @@ def test_runs_are_listed_with_what_tells_them_apart(tmp_path, capsys):
     assert second.startswith("vae ") and "--lr 0.02" in second and "2 epochs, unfinished" in second
 
 
+@blank
 def test_a_changed_script_rewrites_nothing_unless_told(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "out"
     assert hw5_vae.main(small("hw5_vae", folder)) == 0
@@ -79,6 +82,7 @@ def test_a_notebooks_own_arguments_are_not_ours(monkeypatch):
     assert seen[0].num_epoches == 200 and seen[0].named == set()
 
 
+@pytest.mark.slow
 def test_a_folder_of_somebody_else_named_hw5_lab_is_left_alone(tmp_path):
     """The script then trains alone."""
     for name in ("hw5_vae.py", "hw5_utils.py"):
@@ -92,6 +96,7 @@ def test_a_folder_of_somebody_else_named_hw5_lab_is_left_alone(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("epoch 1: "), done.stderr
 
 
+@blank
 def test_threads_are_set_and_kept(tmp_path):
     before = torch.get_num_threads()
     try:
@@ -102,6 +107,7 @@ def test_threads_are_set_and_kept(tmp_path):
         torch.set_num_threads(before)
 
 
+@blank
 def test_metrics_name_the_data(tmp_path):
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -110,6 +116,7 @@ def test_metrics_name_the_data(tmp_path):
     assert mark["recalled"]["data_dir"] in metrics["data"]
 
 
+@blank
 def test_a_page_that_cannot_be_written_loses_no_numbers(tmp_path, monkeypatch, capsys):
     def broken(*_):
         raise TypeError("a network of a kind\nthat no page knows")
@@ -121,6 +128,7 @@ def test_a_page_that_cannot_be_written_loses_no_numbers(tmp_path, monkeypatch, c
     assert (tmp_path / "out" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_users_matplotlibrc_changes_no_figure(tmp_path, monkeypatch):
     import matplotlib
 
@@ -133,6 +141,7 @@ def test_a_users_matplotlibrc_changes_no_figure(tmp_path, monkeypatch):
         assert (tmp_path / "odd" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
+@blank
 def test_progress_in_a_log_is_a_line_per_epoch(tmp_path, capsys):
     line = [word for word in small("hw5_vae", tmp_path / "out") if word != "--quiet"]
     assert hw5_vae.main(line) == 0

@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 from children import contents, same
-from helpers import MODULES, one_quickly, small, small_sample
+from helpers import blank, MODULES, one_quickly, small, small_sample
 
 import hw5_utils as utils
 import hw5_vae
@@ -17,7 +17,7 @@ from hw5_lab.runs.folder import load_tensors, save_tensors
 
 FEWER_DIGITS = "34 images of some digits where 1000 were asked for: using all there are.\n"  # of the small sample
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = blank
 
 
 def refused(name, folder, capsys, *words, flags=("--resume",), more=()):

@@ -6,14 +6,14 @@ import os
 import pytest
 import torch
 from children import EPOCHS, Child, arguments, assert_same_run, contents, stop_early, wait_for
-from helpers import MODULES, one_quickly, rows, small
+from helpers import blank, MODULES, one_quickly, rows, small
 
 import hw5_utils as utils
 import hw5_vae
 from hw5_lab.runs import folder as files
 from hw5_lab.runs.folder import RunFolder
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = blank
 
 
 def loud(*line):
@@ -107,9 +107,10 @@ def test_evaluate_rewrites_its_own_results_only(tmp_path):
 
 
 def test_evaluate_of_an_unfinished_run_only_prints(tmp_path, capsys):
-    stop_early("hw5_vae", tmp_path / "out")
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
+    (tmp_path / "out" / "metrics.json").unlink()  # as after a kill
     before = contents(tmp_path / "out")
-    line = loud(*arguments("hw5_vae", tmp_path / "out", "--evaluate"))
+    line = loud(*small("hw5_vae", tmp_path / "out", "--evaluate"))
     assert hw5_vae.main(line) == 0 and "ELBO" in capsys.readouterr().out
     assert contents(tmp_path / "out") == before
 

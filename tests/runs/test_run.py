@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from children import Child, arguments, assert_same_run, contents, stop_early, wait_for
-from helpers import small_sample
+from helpers import blank, small_sample
 from helpers import MODULES, each, one_quickly, rows, small
 
 import hw5_lab.runs.progress
@@ -20,7 +20,7 @@ import hw5_vae
 from hw5_lab.experiments.vae import VAEExperiment
 from hw5_lab.runs.folder import load_tensors, save_tensors
 
-pytestmark = pytest.mark.usefixtures("blank_figures")
+pytestmark = blank
 
 
 # ---- kills and signals

@@ -20,7 +20,7 @@ def parts_of(question, names):
 # ---- right solutions
 
 
-@pytest.mark.parametrize("place", ["plain", "other_style"])
+@pytest.mark.parametrize("place", ["plain", pytest.param("other_style", marks=pytest.mark.slow)])
 def test_right_solutions_get_all_points(place, box, tmp_path):
     raw = raw_of(box, tmp_path / "a", VAE_AND_GAN, **texts_in(SUBMISSIONS / place))
     assert lost(raw) == {} and raw["notes"] == []
@@ -174,7 +174,7 @@ def test_every_check_of_the_points_is_one_of_a_question_and_earned_by_nobody_who
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name == "an argument" else pytest.mark.slow) for name in mistakes.PLACEHOLDERS],
+    [pytest.param(name, marks=pytest.mark.slow) for name in mistakes.PLACEHOLDERS],
 )
 def test_placeholders_earn_nothing(name, box, tmp_path):
     raw = raw_of(box, tmp_path / "a", **mistakes.PLACEHOLDERS[name])
