@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.request
 import zlib
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -159,7 +159,7 @@ def download_mnist(folder):
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as private:
             for mirror in MNIST.mirrors:
                 try:
-                    with redirect_stdout(io.StringIO()):  # its progress bar goes to stderr and stays
+                    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # its progress bars
                         type("MNIST", (MNIST,), {"mirrors": [mirror]})(private, download=True)
                     break
                 except DOWNLOAD_FAILS:  # torchvision itself gives up where a mirror hangs
@@ -201,7 +201,10 @@ def find_mnist(data_dir=None):
         try:
             if folder in UNREACHABLE:
                 raise OSError(UNREACHABLE[folder])
-            print(f"Downloading MNIST to {folder}, 12 MB.", file=sys.stderr)
+            print(
+                f"Downloading MNIST to {folder}, 12 MB; a mirror that is silent for {NETWORK_TIMEOUT} s is given up.",
+                file=sys.stderr,
+            )
             download_mnist(folder)
             found = find_files(folder)
         except Fault:

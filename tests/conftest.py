@@ -1,4 +1,5 @@
 import gzip
+import os
 import shutil
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from helpers import idx_bytes, small_sample
+
+os.environ.pop("PYTHONPATH", None)  # pytest-xdist puts the project into it, for all processes that tests start
 
 
 def pytest_unconfigure():
@@ -30,7 +33,8 @@ def tiny_mnist(tmp_path):
 
 @pytest.fixture
 def blank_figures(monkeypatch):
-    """Every figure of a run in this process is a gray pixel: drawing takes most of a short run's time."""
+    """Runs in this process draw gray pixels, and measure a field at few points: what takes most of a short run's time."""
+    monkeypatch.setattr("hw5_lab.experiments.diffusion.GRID", 400)
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Image.new("L", (1, 1), 128).save(path, "PNG"))
 
 

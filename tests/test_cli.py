@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -420,6 +421,73 @@ def test_a_script_alone_trains_and_draws(name, line, figures, grader):
     assert last.endswith(f"Figures: {grader / 'outputs' / 'figures'}")
     assert bool(re.match(r"ELBO of 200 held-out images: -\d+\.\d nats", last)) == (name == "hw5_vae")
     assert {path.stem for path in (grader / "outputs" / "figures").iterdir()} == figures
+
+
+def alone(grader, line, **options):
+    """A script in a process of its own, without the laboratory."""
+    return subprocess.Popen(
+        [sys.executable, *line.split()],
+        cwd=grader,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line, words, left",
+    [
+        ("hw5_vae.py --epochs 5000 --hidden_units 5 --e_path e.pt", "ELBO of 200", {"data_space.png"}),
+        ("hw5_gan.py --epochs 5000 --batch_size 100", "Stopped: the grids so far", {"samples_epoch_10.png"}),
+        ("hw5_diffusion.py --epochs 5000 --batch_size 10 --langevin_steps 2", "figures are", {"score_field.png"}),
+    ],
+)
+def test_ctrl_c_alone_keeps_what_was_learned(line, words, left, grader):
+    process = alone(grader, line)
+    while not process.stdout.readline().startswith("epoch 11:"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and errors == "" and "Stopped: " in out and words in out, errors
+    assert left <= {path.name for path in (grader / "outputs" / "figures").iterdir()}
+    assert (grader / "e.pt").exists() == ("e_path" in line)
+
+
+@pytest.mark.slow
+def test_alone_nobody_listens(grader):
+    """A reader that ends early ends no training."""
+    process = alone(grader, "hw5_vae.py --epochs 20 --hidden_units 5 --e_path e.pt")
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(120) == 0 and errors == "" and (grader / "e.pt").exists(), errors
+    assert (grader / "outputs" / "figures" / "latent_space.png").exists()
+
+
+@pytest.mark.slow
+def test_alone_nothing_of_others_is_overwritten(grader):
+    (grader / "thesis.txt").write_text("mine")
+    for path, words in (
+        ("thesis.txt", "holds no weights"),
+        (".", "cannot be written"),
+        ("x/e.pt", "cannot be written"),
+    ):
+        out, errors = alone(grader, f"hw5_vae.py --epochs 1 --e_path {path}").communicate(timeout=120)
+        assert words in errors and errors.count("\n") == 1 and out == "", errors
+    assert (grader / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit for the size of files")
+def test_alone_a_full_disk_is_said_in_one_line(grader):
+    import resource
+
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    process = alone(grader, "hw5_vae.py --epochs 1 --hidden_units 5 --e_path e.pt", preexec_fn=limit)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and "File too large" in errors and errors.count("\n") == 1, errors
 
 
 @each

@@ -192,7 +192,7 @@ def test_without_network_the_sample_is_taken_and_the_reason_said_once(error, def
     monkeypatch.setattr(utils, "download_mnist", offline)
     assert len(utils.mnist()[0]) == 4000 and utils.name_of_data() == "the digits of data/sample"
     first, second = capsys.readouterr().err.splitlines()
-    assert first == f"Downloading MNIST to {default_folder}, 12 MB."
+    assert first.startswith(f"Downloading MNIST to {default_folder}, 12 MB; ")
     assert f"({error})" in second and "using the 5,000 digits of data/sample" in second
     assert len(tries) == 1, "one process waits for a network once"
 

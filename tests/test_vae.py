@@ -497,6 +497,7 @@ def test_every_figure_of_odd_sizes(images, settings, tmp_path):
         (torch.full((2, 3), 255.0), "x has values from 255 to 255; expected all in [0,1]"),
         (torch.tensor([[0.0, -0.5, 1.0]]), "x has values from -0.5 to 1"),
         (torch.full((2, 3), math.nan), "x has values from nan to nan"),
+        (torch.tensor([[1.0, 1.0000001]]), "x has values from 1 to 1.00000012"),
         (torch.full((2, 3), 255, dtype=torch.uint8), "x has values from 255 to 255"),
     ],
 )
@@ -504,6 +505,18 @@ def test_other_things_than_images_are_refused(x, words):
     with pytest.raises(ValueError) as caught:
         hw5_vae.logpdf_bernoulli(x, torch.full((3,), 0.5))
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [torch.func.vmap, lambda function: torch.compile(function, fullgraph=True, backend="eager")],
+    ids=["vmap", "compile"],
+)
+def test_densities_work_in_transforms_of_pytorch(transform):
+    x, p = (torch.rand(4, 5) > 0.5).float(), torch.rand(4, 5)
+    torch.testing.assert_close(transform(hw5_vae.logpdf_bernoulli)(x, p), hw5_vae.logpdf_bernoulli(x, p))
+    gaussian = hw5_vae.logpdf_diagonal_gaussian
+    torch.testing.assert_close(transform(gaussian)(x, p, p + 1), gaussian(x, p, p + 1))
 
 
 def test_probabilities_outside_their_range_are_refused():

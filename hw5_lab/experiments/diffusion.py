@@ -14,6 +14,7 @@ from hw5_lab.measures.scores import field_cosines, optimal_score, sliced_wassers
 from hw5_lab.runs.folder import save_gif
 from hw5_utils import Fault
 
+GRID = 10_000  # points at which the field is measured
 PAIRS = 10  # of draws of data, whose distances are the yardstick for samples
 PROBE, INK, DRAWS = 1, 3, 4  # offsets of the seed, each for random numbers of its own; the homework has 0 and 2
 
@@ -79,7 +80,7 @@ class DiffusionExperiment(Experiment):
         x, noisy, sigma, best = self.probe
         optimal = weighted_error(best, (x - noisy) / sigma**2, sigma).mean().item()
         (left, right), (bottom, top) = model.window
-        grid = model.grid(round(math.sqrt(10_000 * (right - left) / (top - bottom))))
+        grid = model.grid(round(math.sqrt(GRID * (right - left) / (top - bottom))))
         field = field_cosines(model.score, grid, x, model.noise_levels, PLOTTED_SIGMA, model.knows_sigma)
         return {**self.watch(), "optimal_loss": optimal, **field, **self.measure_samples()}, {}
 

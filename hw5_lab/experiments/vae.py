@@ -1,6 +1,7 @@
 """The VAE in the laboratory: any data, what the model is worth, a refined encoder, more figures."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,7 @@ class VAEExperiment(Experiment):
         super().after_epoch(epoch)
         if epoch == self.epochs:
             for network, path in self.weights_files():
-                write_atomically(path, tensor_bytes(network.state_dict()))
+                write_atomically(os.path.realpath(path), tensor_bytes(network.state_dict()))  # a link stays one
 
     # ---- weights in files of their own
 

@@ -17,6 +17,7 @@ import math
 import re
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +332,7 @@ def caption(name):
     return f"Samples after epoch {epoch_of(name)}" if "_epoch_" in name else CAPTIONS.get(name[:-4], name)
 
 
+@cache  # the page is written twice
 def smaller(content, width=640, colours=32):
     """A PNG figure of no more than this width and so many colours."""
     from PIL import Image  # comes with matplotlib

@@ -4,6 +4,7 @@ A run's mark is run.json. It is written first, and names the script and its sett
 """
 
 import csv
+import errno
 import io
 import json
 import os
@@ -125,12 +126,21 @@ class RunFolder:
                 return mark
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not written by a run
             pass
-        others = [name for name in names if name not in (".lock", ".partial")]  # of a process killed right at its start
+        others = [name for name in names if not self.left_by_a_run(self.path / name)]
         if others:
             raise Fault(f"--output_dir {self.path}: holds {others[0]}, which is not of a run; name another folder")
         return None
 
+    @staticmethod
+    def left_by_a_run(path):
+        """Whether this is what a process leaves that is killed right at its start: a lock, a half mark."""
+        if path.name not in (".lock", ".partial") or not path.is_file():
+            return False
+        content, mark = path.read_bytes(), b'{\n  "script": "hw5_'  # as as_json() begins it
+        return not content if path.name == ".lock" else mark.startswith(content) or content.startswith(mark)
+
     def take_lock(self):
+        self.identity = self.path.stat()
         try:
             self.lock = filelock.FileLock(self.path / ".lock")
             self.lock.acquire(blocking=False)
@@ -185,7 +195,10 @@ class RunFolder:
                 self.lock = None
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Fault(f"--output_dir {self.path}: {error.strerror}; name a folder that can be written") from None
+            remedy = "name a folder that can be written"
+            if error.errno == errno.EBUSY:  # a mount point cannot be renamed
+                remedy = f"it holds an earlier run, which cannot be renamed; name a folder inside it, {self.path / '2'}"
+            raise Fault(f"--output_dir {self.path}: {error.strerror}; {remedy}") from None
         if not self.lock:
             self.take_lock()
             self.refuse_unwritable()
@@ -202,6 +215,14 @@ class RunFolder:
         write(self.path / "run.json", as_json(mark))
         self.mark = mark
 
+    def refuse_another(self):
+        """Fault where this path no longer is the folder in which the run began: it holds what others do."""
+        if not os.path.samestat(self.identity, self.path.stat()):
+            raise Fault(
+                f"{self.path}: the run's folder was moved away and another one is here; go on with --resume and "
+                "--output_dir with its new name"
+            )
+
     def refuse_unwritable(self):
         if not self.writable:
             raise Fault(f"--output_dir {self.path}: {self.reason}; name a folder that can be written")
@@ -215,7 +236,7 @@ def check_weight_paths(paths, folder, names):
     paths = {flag: Path(os.path.abspath(path)) for flag, path in paths.items() if path is not None}
     folder = Path(os.path.abspath(folder))
     for flag, path in paths.items():
-        if path.is_dir():
+        if path.is_dir() or path == folder:
             raise Fault(f"{flag} {path}: is a folder; name a file")
         if path.parent == folder:
             if path.name in OWN or path.suffix in (".png", ".gif") or path.name.startswith("."):

@@ -234,6 +234,7 @@ class Run:
             for row in self.experiment.rows(len(history)):
                 history.append({**row, "seconds": time.perf_counter() - begun})
                 check_finite(self.experiment, history[-1])
+                self.folder.refuse_another()
                 self.experiment.after_epoch(len(history))
                 save_tensors(snapshot(self.experiment, self.settings, self.origin), self.checkpoint)
                 save_history(history, path / "history.csv")
@@ -308,8 +309,9 @@ class Run:
 
         The page comes before what takes long, and once more after it. Without a path nothing is written.
         """
-        quick = self.args.measure == "quick"
-        if path and not quick:
+        if path:
+            self.folder.refuse_another()
+        if path and self.args.measure != "quick":
             self.write_page({}, {})
         waits = self.args.quiet or not sys.stderr.isatty()
         progress = lambda items: tqdm(items, desc="measuring", disable=waits, leave=False, dynamic_ncols=True)

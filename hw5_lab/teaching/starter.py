@@ -10,9 +10,11 @@ a script needs one, GIVEN has a replacement.
 
 import argparse
 import ast
+import os
 import re
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from hw5_lab.teaching.starter_texts import GIVEN, HEADERS, QUESTIONS
@@ -169,9 +171,18 @@ def apply(source, edits):
 
 
 def write(folder):
-    """Write the hand-out to a folder, which is new or empty."""
+    """Write the hand-out to a folder, which is new or empty: all of it, or nothing."""
+    new = folder.absolute()
+    new.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=new.parent, prefix=".hw5-") as private:
+        fill(Path(private))
+        new.mkdir(exist_ok=True)
+        for path in Path(private).iterdir():
+            path.rename(new / path.name)
+
+
+def fill(folder):
     texts = {file: make((ROOT / file).read_text(), file) for file in SCRIPTS}
-    folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
         (folder / file).write_text(text)
     for file in (ROOT / "hw5_utils.py", ROOT / "requirements.txt", HANDOUT / "test_hw5.py"):
@@ -188,10 +199,10 @@ def main(argv=None):
     parser = argparse.ArgumentParser("hw5_lab.starter", description="Write the homework as students get it.")
     parser.add_argument("folder", type=Path, help="a new or empty folder")
     folder = parser.parse_args(argv).folder
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        print(f"hw5_lab.starter: {folder} is not an empty folder; name a new one", file=sys.stderr)
-        return 2
     try:
+        if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            print(f"hw5_lab.starter: {folder} is not an empty folder; name a new one", file=sys.stderr)
+            return 2
         write(folder)
     except Stale as error:
         print(f"hw5_lab.starter: {error}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """hw5_lab/folder: a folder is one run; nothing of others is touched; disks that are full, read-only or gone."""
 
+import errno
 import json
 import os
 
@@ -10,6 +11,7 @@ from helpers import blank, MODULES, one_quickly, rows, small
 
 import hw5_utils as utils
 import hw5_vae
+from hw5_lab.experiments.vae import VAEExperiment
 from hw5_lab.runs import folder as files
 from hw5_lab.runs.folder import RunFolder
 
@@ -64,6 +66,8 @@ def test_the_run_of_another_script_is_renamed_too(tmp_path):
         "checkpoint.pt",
         "run.json",
         ".partial.old",
+        ".lock",
+        ".partial",
         "notes.txt",
     ],
 )
@@ -90,7 +94,7 @@ def test_the_mark_is_written_first_and_names_script_and_settings(tmp_path, monke
 def test_a_process_killed_before_its_mark_leaves_a_folder_that_can_be_used(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".lock").touch()
-    (tmp_path / "out" / ".partial").write_bytes(b"half")
+    (tmp_path / "out" / ".partial").write_bytes(b'{\n  "script": "hw5_vae.py",\n  "comm')
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
 
 
@@ -203,6 +207,7 @@ def test_weights_are_written_again_and_read(weights, tmp_path):
         ("nowhere/e.pt", "there is no such folder"),
         ("thesis.txt", "holds no such weights, so it is not overwritten"),
         ("out/sub/e.pt", "there is no such folder"),
+        ("out", "is a folder"),
         ("out/checkpoint.pt", "the run itself writes a file of this name"),
         ("out/data_space.png", "the run itself writes a file of this name"),
         ("out/run.json", "the run itself writes a file of this name"),
@@ -215,6 +220,13 @@ def test_paths_for_weights_are_checked_before_the_training(path, words, tmp_path
     assert hw5_vae.main(line) == 2
     one_line(capsys, words)
     assert os.listdir(tmp_path) == ["thesis.txt"] and (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_link_to_weights_stays_a_link(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "e.pt").symlink_to(tmp_path / "kept" / "e.pt")
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out", "--e_path", tmp_path / "e.pt")) == 0
+    assert (tmp_path / "e.pt").is_symlink() and files.load_tensors(tmp_path / "kept" / "e.pt")
 
 
 def test_weights_of_other_networks_are_not_overwritten(tmp_path, capsys):
@@ -258,13 +270,46 @@ def test_a_run_that_came_first_is_not_overwritten(tmp_path):
 def test_paths_for_weights_that_cannot_be_written(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o555)
     nobody = 65534 if os.getuid() == 0 else None  # root may write everywhere
-    for parent in [tmp_path, *tmp_path.parents][:3]:  # else they are closed to the other user
+    for parent in [tmp_path, *tmp_path.parents][:4]:  # else they are closed to the other user
         parent.chmod(0o755)
     line = arguments("hw5_vae", tmp_path / "out", "--e_path", tmp_path / "closed" / "e.pt")
     one_child_line(Child("hw5_vae", line, user=nobody), "closed/e.pt: cannot be written")
 
 
 # ---- disks, folders that vanish, second processes
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_folder_that_takes_the_place_of_a_running_runs_is_left_alone(epoch, tmp_path, capsys, monkeypatch):
+    """During training, and while the model is measured."""
+    out, kept, calls = tmp_path / "out", tmp_path / "kept", []
+    real = VAEExperiment.visualize if epoch == 3 else VAEExperiment.watch
+
+    def moved(self, *arguments):
+        if not calls:
+            calls.append(os.rename(out, kept))
+            out.mkdir()
+            (out / "run.json").write_text("of another run")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(VAEExperiment, real.__name__, moved)
+    assert hw5_vae.main(small("hw5_vae", out)) == 2
+    one_line(capsys, f"{out}: the run's folder was moved away")
+    held = {path.name for path in out.iterdir() if path.suffix in (".json", ".pt", ".csv", ".html")}
+    assert held == {"run.json"} and (out / "run.json").read_text() == "of another run"
+    monkeypatch.undo()
+    assert hw5_vae.main(small("hw5_vae", kept, "--resume")) == 0 and (kept / "metrics.json").exists()
+
+
+def test_a_mount_point_with_a_run_says_what_to_do(tmp_path, capsys, monkeypatch):
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
+
+    def busy(*_):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "rename", busy)
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 2
+    one_line(capsys, f"name a folder inside it, {tmp_path / 'out' / '2'}")
 
 
 def one_child_line(child, *words):
@@ -310,7 +355,7 @@ def test_read_only_folders(tmp_path):
     assert hw5_vae.main(small("hw5_vae", folder)) == 0
     (folder / ".lock").unlink()
     folder.chmod(0o555)
-    for parent in [tmp_path, *tmp_path.parents][:3]:  # else they are closed to the other user
+    for parent in [tmp_path, *tmp_path.parents][:4]:  # else they are closed to the other user
         parent.chmod(0o755)
     before = contents(folder)
     one_child_line(Child("hw5_vae", small("hw5_vae", folder), user=nobody), str(folder), "Permission denied")

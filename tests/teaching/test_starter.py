@@ -1,8 +1,11 @@
 """hw5_lab.starter: the hand-out runs until a question, holds nothing of a solution, and can be answered."""
 
 import ast
+import errno
 import gzip
+import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -255,6 +258,34 @@ def answer(folder, handed_out, **answers):
     for name in NAMES:
         text = (handed_out / f"{name}.py").read_text()
         (folder / f"{name}.py").write_text(fill(text, answers.get(name, {})))
+
+
+def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", full)
+        assert starter.main([str(tmp_path / "new")]) == 2
+    error = capsys.readouterr().err
+    assert "No space left" in error and error.count("\n") == 1 and os.listdir(tmp_path) == []
+    assert starter.main([str(tmp_path / "new")]) == 0
+
+
+def test_names_that_no_system_takes_are_one_line(tmp_path, capsys):
+    assert starter.main([str(tmp_path / ("x" * 300))]) == 2
+    error = capsys.readouterr().err
+    assert "File name too long" in error and error.count("\n") == 1
+    (tmp_path / "link").symlink_to("nowhere")
+    assert starter.main([str(tmp_path / "link")]) == 2 and "is not an empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["-m hw5_lab.starter FOLDER", "-m hw5_lab runs", "-m hw5_lab.grade --help"])
+def test_commands_into_a_closed_pipe(line, tmp_path):
+    line = line.replace("FOLDER", str(tmp_path / "new"))
+    done = subprocess.run(f"{sys.executable} {line} | true", shell=True, cwd=ROOT, text=True, capture_output=True)
+    assert done.stderr == ""
 
 
 @pytest.mark.slow
