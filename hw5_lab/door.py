@@ -31,6 +31,8 @@ SCRIPTS = {
             "uva": "hw5_lab.editions.uva_vae",
             "ese546": "hw5_lab.editions.ese546",
             "hw8": "hw5_lab.editions.hw8",
+            "dynamic": "hw5_lab.editions.dynamic",
+            "dynamic-deep": "hw5_lab.editions.dynamic_deep",
         },
         "VAE",
     ),

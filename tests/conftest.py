@@ -12,6 +12,13 @@ from helpers import idx_bytes, small_sample
 os.environ.pop("PYTHONPATH", None)  # pytest-xdist puts the project into it, for all processes that tests start
 
 
+def pytest_collection_finish(session):
+    """Says how long it will take; in a process of pytest-xdist nobody would read it."""
+    printer = session.config.pluginmanager.get_plugin("terminalreporter")
+    if printer and session.config.option.markexpr == "not slow" and len(session.items) > 500:
+        printer.write_line(f"{len(session.items):,} tests, about two minutes on two idle cores; -m '' runs all.")
+
+
 def pytest_unconfigure():
     if small_sample.cache_info().currsize:
         shutil.rmtree(small_sample(), ignore_errors=True)

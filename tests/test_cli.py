@@ -352,6 +352,23 @@ def test_absent_device(name, capsys):
     assert stopped.value.code == 2 and "cuda is not available here" in capsys.readouterr().err
 
 
+def test_a_card_without_kernels_is_not_used(monkeypatch, capsys):
+    """PyTorch sees it, but was built for other ones."""
+    ones = torch.ones
+
+    def no_kernel(*sizes, device=None, **options):
+        if device == "cuda":
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore lines")
+        return ones(*sizes, device=device, **options)
+
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert door.parse_args("hw5_vae", []).device == "cpu"
+    error = capsys.readouterr().err
+    assert error.startswith("cuda is there, but computes nothing (CUDA error: no kernel") and error.count("\n") == 1
+
+
 @one_quickly("hw5_gan")
 def test_faulty_data_stops_with_one_line(name, tmp_path, capsys):
     data = tmp_path / "data"
@@ -624,6 +641,30 @@ def test_the_benchmark_works_on_the_sample_and_says_so():
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and "loop" not in line]
     assert [row[1].strip() for row in rows] == ["1", "9 of 9", "1", "2 of 50"]
     assert all(float(row[3]) < 0 for row in rows[:2]) and float(rows[2][3]) > float(rows[3][3]) > 0, "ours is better"
+
+
+@pytest.mark.slow
+def test_the_table_of_seeds_is_made_once_and_read_again(tmp_path):
+    line = ["tests/seeds.py", "vae", "diffusion", "--seeds", 2, "--output_dir", tmp_path, "--data_dir", small_sample()]
+    line += ["--flags", "--epochs", 1]
+    first, second = run_script(*line), run_script(*line)
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout and len(list(tmp_path.glob("*/metrics.json"))) == 4
+    header, _, vae, diffusion, *_ = first.stdout.splitlines()
+    values = [json.loads((tmp_path / f"vae-{seed}" / "metrics.json").read_text())["test_elbo"] for seed in (1234, 1)]
+    mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
+    assert f"| ELBO {mean:.1f} ± {deviation:.1f}, log p(x) " in vae and "| 2 |" in vae
+    assert "distance to the data 0." in diffusion and "Revisions: " in first.stdout
+
+
+@pytest.mark.slow
+def test_one_gan_is_measured_by_three_classifiers(tmp_path):
+    assert hw5_gan.main(small("hw5_gan", tmp_path / "out")) == 0
+    done = run_script("tests/seeds.py", "--classifiers", tmp_path / "out")
+    lines = done.stdout.splitlines()
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(lines) == 4 and f"checksum {metrics['classifier_checksum']}: " in lines[0], done.stderr
+    assert lines[0].endswith(f"{metrics['frechet_distance']:.1f}"), "the run's own classifier is that of seed 0"
 
 
 # ---- habits

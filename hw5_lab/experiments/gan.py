@@ -152,6 +152,7 @@ class GANExperiment(Experiment):
         metrics |= resemblance(classified, real)
         metrics |= {f"{name}_real": value for name, value in resemblance(first, second).items()}
         metrics["frechet_distance_last"] = frechet_distance(last[0], real[0]).item()
+        metrics["classifier_checksum"] = judge.checksum
         metrics["classifier_accuracy"] = (real[1].argmax(1) == test_digits.cpu()).float().mean().item()
 
         shares = [torch.bincount(log_p.argmax(1), minlength=10) / len(log_p) for _, log_p in (classified, real)]

@@ -95,10 +95,10 @@ class Evaluator:
     there for the same images.
     """
 
-    def __init__(self, images, digits, path=None):
-        self.images, self.digits, self.path, self.fitted = images, digits, path, False
+    def __init__(self, images, digits, path=None, seed=0):
+        self.images, self.digits, self.path, self.seed, self.fitted = images, digits, path, seed, False
         with torch.random.fork_rng(devices=[]):  # the same classifier for every seed of the run
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             self.classifier = Classifier().to(images.device, memory_format=torch.channels_last)
 
     def fit(self, epochs=3, batch_size=128, lr=3e-3):
@@ -114,7 +114,7 @@ class Evaluator:
                 self.classifier.load_state_dict(kept["classifier"])
                 return 0
         optimizer = torch.optim.Adam(self.classifier.parameters(), lr=lr)
-        generator, steps = torch.Generator().manual_seed(0), epochs * math.ceil(len(self.images) / batch_size)
+        generator, steps = torch.Generator().manual_seed(self.seed), epochs * math.ceil(len(self.images) / batch_size)
         orders = (torch.randperm(len(self.images), generator=generator) for _ in range(epochs))
         batches = (batch for order in orders for batch in order.split(batch_size))
         for step, indices in enumerate(batches):
@@ -126,6 +126,11 @@ class Evaluator:
         if self.path:
             save_tensors({"checksum": source, "classifier": self.classifier.state_dict()}, self.path)
         return steps
+
+    @property
+    def checksum(self):
+        """Of the classifier's weights: distances of two runs can be compared where it is the same."""
+        return f"{checksum(list(self.classifier.state_dict().values())):08x}"
 
     @torch.no_grad()
     def classify(self, images):

@@ -205,9 +205,9 @@ function samplesPanel(gan, shown, show, way) {
       "split chosen-first",
       column(
         subtitle("Samples of G"),
-        box("tiles samples", ...tiles),
+        box("tiles samples", ...oneStop(tiles)),
         subtitle("Real digits"),
-        box("tiles samples real", ...realTiles),
+        box("tiles samples real", ...oneStop(realTiles)),
         about,
         row(
           more,

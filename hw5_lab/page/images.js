@@ -42,6 +42,24 @@ function tile(side, act) {
   return node;
 }
 
+/** Buttons in rows that are one Tab stop; the arrow keys go from one to the other. */
+function oneStop(buttons) {
+  buttons.forEach((each, i) => {
+    each.tabIndex = i ? -1 : 0;
+    each.addEventListener("keydown", (event) => {
+      const columns = buttons.filter((other) => other.offsetTop === buttons[0].offsetTop).length;
+      const move = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key],
+        next = buttons[i + move];
+      if (!next) return;
+      event.preventDefault();
+      each.tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+    });
+  });
+  return buttons;
+}
+
 /** Strokes [[[x, y], ...], ...] in any unit as a gray image [28*28], made as MNIST was: the ink, of a pen of fixed width,
  *  fits a box of 20x20 and is centred by its mass. */
 function rasterise(strokes, pen = 1.15) {

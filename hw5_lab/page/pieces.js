@@ -187,22 +187,32 @@ function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-/** A canvas as a PNG on the page's ground; small images are enlarged. */
-function savePicture(canvas, name) {
+/** A canvas as a PNG on the page's ground, below a title; small images are enlarged. */
+function savePicture(canvas, name, title) {
   const factor = canvas.width < 200 ? 10 : 1,
-    copy = element("canvas", { width: canvas.width * factor, height: canvas.height * factor });
+    [width, height] = [canvas.width * factor, canvas.height * factor],
+    size = Math.max(14, width / 45), // of the title's letters
+    copy = element("canvas", { width, height: height + 2 * size });
   const context = copy.getContext("2d");
   context.fillStyle = colour("ground");
   context.fillRect(0, 0, copy.width, copy.height);
+  context.fillStyle = colour("text");
+  context.font = `${size}px system-ui, sans-serif`;
+  context.fillText(title, size / 2, 1.4 * size, width - size);
   context.imageSmoothingEnabled = false;
-  context.drawImage(canvas, 0, 0, copy.width, copy.height);
+  context.drawImage(canvas, 0, 2 * size, width, height);
   copy.toBlob((blob) => download(blob, `${name}.png`));
 }
 
 /** A picture with its caption, a node or text, and a button that saves it under a name. */
 function figure(node, caption, name) {
-  const save = button("PNG", () => savePicture(node, name), { class: "save", "aria-label": `Save ${name} as PNG` });
-  return element("figure", {}, node, element("figcaption", {}, element("span", {}, caption), save));
+  const words = element("span", {}, caption),
+    title = () => `${document.title}: ${name.replace(/-/g, " ")}. ${words.innerText.split("\n")[0]}`;
+  const save = button("PNG", () => savePicture(node, name, title()), {
+    class: "save",
+    "aria-label": `Save ${name} as PNG`,
+  });
+  return element("figure", {}, node, element("figcaption", {}, words, save));
 }
 /** Figures side by side at every width. */
 const pictures = (...figures) => box(`pictures of${figures.length}`, ...figures);

@@ -784,6 +784,6 @@ function gapsPanel(vae, model, drawing) {
       "Choose one of the worst images to load it.",
     "",
     histogram,
-    box("tiles gaps", ...tiles),
+    box("tiles gaps", ...oneStop(tiles)),
   );
 }

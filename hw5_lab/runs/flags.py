@@ -67,7 +67,7 @@ def parse(parser, argv=None):
         setattr(args, name, parser.get_default(name))
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if args.device == "auto":
-        args.device = next(device for device in ("cuda", "mps", "cpu") if present[device])
+        args.device = next(device for device in ("cuda", "mps", "cpu") if present[device] and computes(device))
     if not present[args.device]:
         parser.error(
             f"argument --device: {args.device} is not available here, use one of "
@@ -80,6 +80,16 @@ def parse(parser, argv=None):
         torch.use_deterministic_algorithms(True)
     args.command = shlex.join(["python", parser.prog, *(sys.argv[1:] if argv is None else map(str, argv))])
     return args
+
+
+def computes(device):
+    """Whether PyTorch computes on this device: there are cards for which it has no kernels, which is said."""
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        print(f"{device} is there, but computes nothing ({one_line(error)[:100]}): using the CPU.", file=sys.stderr)
+        return False
+    return True
 
 
 def flag_of(name):

@@ -1057,11 +1057,39 @@ def test_every_picture_leaves_as_png_and_numbers_as_csv(open_page):
                 assert image.convert("RGBA").getextrema()[3] == (255, 255), (
                     "without a ground it is unreadable elsewhere"
                 )
+                title = image.convert("L").crop((0, 0, image.width, round(2 * max(14, image.width / 45.5))))
+                assert title.getextrema()[1] - title.getextrema()[0] > 100, "a strip with the picture's title"
             for button in page.get_by_role("button", name="Numbers as CSV").all():
                 with page.expect_download() as download:
                     button.click()
                 table = list(csv.reader(download.value.path().read_text().splitlines()))
                 assert len(table) > 1 and len({len(line) for line in table}) == 1
+
+
+def test_tiles_are_one_tab_stop_and_arrows_go_on(open_page):
+    for name, tiles in (("gan", ".samples:not(.real) button"), ("vae", ".gaps button")):
+        with open_page(name) as page:
+            page.wait_for_timeout(300)
+            buttons = page.locator(tiles)
+            assert [each.get_attribute("tabindex") for each in buttons.all()].count("0") == 1 < buttons.count()
+            buttons.first.focus()
+            place = lambda: page.evaluate(
+                "tiles => [...document.querySelectorAll(tiles)].indexOf(document.activeElement)", tiles
+            )
+            page.keyboard.press("ArrowRight")
+            assert place() == 1
+            page.keyboard.press("ArrowLeft")
+            page.keyboard.press("ArrowLeft")
+            assert place() == 0, "there is nothing before the first"
+            columns = page.evaluate(
+                "tiles => { const all = [...document.querySelectorAll(tiles)];"
+                " return all.filter((each) => each.offsetTop === all[0].offsetTop).length; }",
+                tiles,
+            )
+            page.keyboard.press("ArrowDown")
+            assert place() == (columns if columns < buttons.count() else 0)
+            page.keyboard.press("Tab")
+            assert place() == -1, "Tab leaves the tiles"
 
 
 def test_a_print_keeps_colours_and_loses_controls(open_page):
