@@ -60,10 +60,7 @@ def draw_word(word, count, generator, height, width, centre=0.0):
     tall = max(extent[1], 0.7)  # a dash is not to fill the canvas
     scale = min(height[1] / tall, width / extent[0])
     if scale * tall < height[0] * (1 - 1e-9):  # but for rounding
-        raise ValueError(
-            f"--word {word!r}: too long, {extent[0] / tall:.1f} times as wide as high, with room for "
-            f"{width / height[0]:g}; use fewer letters, or a space to begin a new line"
-        )
+        raise ValueError(f"--word {word!r}: too long; use fewer letters, or a space to begin a new line")
     chosen = torch.randint(len(rows), (count,), generator=generator).numpy()
     inside = torch.rand(count, 2, generator=generator).numpy()  # where in the pixel
     corner = np.array([columns.min(), -rows.max() - 1])
@@ -78,14 +75,11 @@ def ink(word):
     from PIL import Image, ImageDraw, ImageFont
 
     path = findfont("DejaVu Sans")  # comes with matplotlib
-    font = ImageFont.truetype(path, FONT_SIZE)
-    lines = word.split(" ")
-    letters = "".join(lines)
+    font, known = ImageFont.truetype(path, FONT_SIZE), get_font(path).get_char_index
+    lines, letters = word.split(" "), word.replace(" ", "")
     if not 0 < len(letters) <= 100:
         raise ValueError(f"--word: has {len(letters)} letters; expected 1 to 100")
-    known = get_font(path).get_char_index
-    unknown = [letter for letter in letters if not (known(ord(letter)) and font.getmask(letter).getbbox())]
-    if unknown:
+    if unknown := [each for each in letters if not (known(ord(each)) and font.getmask(each).getbbox())]:
         raise ValueError(f"--word {word!r}: DejaVu Sans has no {', '.join(map(repr, unknown))}; use other characters")
     width = int(max(map(font.getlength, lines))) + FONT_SIZE
     image = Image.new("I", (width, (len(lines) + 1) * FONT_SIZE))
@@ -95,8 +89,7 @@ def ink(word):
     for row, line in enumerate(lines):
         left = (width - font.getlength(line)) / 2
         for index, letter in enumerate(line):
-            place = left + font.getlength(line[:index]), row * FONT_SIZE
-            draw.text(place, letter, fill=next(numbers), font=font)
+            draw.text((left + font.getlength(line[:index]), row * FONT_SIZE), letter, next(numbers), font)
     return np.asarray(image)
 
 

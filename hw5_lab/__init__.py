@@ -7,7 +7,7 @@ measures      what a model is worth, as functions of a model and data
 editions      the homework of other courses, as subclasses of the scripts' classes
 fast          layers that compute the same in less time
 page          explore.html, in which the model of a run works
-teaching      the hand-out for students, and the grader
+teaching      the hand-out for students, the grader, and the text of the notebook
 """
 
 import sys

@@ -99,6 +99,21 @@ class Progress:
             raise Stopped
 
 
+def measuring(items, quiet, say):
+    """The items of a loop that measures, with a bar; a line says how long, where that is more than seconds."""
+    items, start, announced = list(items), time.perf_counter(), False
+    hidden = quiet or not sys.stderr.isatty()
+    with tqdm(total=len(items), desc="measuring", disable=hidden, leave=False, dynamic_ncols=True) as bar:
+        for done, item in enumerate(items, 1):
+            yield item
+            bar.update()
+            elapsed = time.perf_counter() - start
+            if not announced and elapsed > 2:
+                announced = True
+                bar.clear()
+                say(f"Measuring, about {duration(elapsed * len(items) / done)}.")
+
+
 def device_in_words(experiment):
     threads = torch.get_num_threads()
     return f"{threads} CPU thread{'s' if threads > 1 else ''}" if experiment.device.type == "cpu" else experiment.device

@@ -9,17 +9,17 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import torch
-from tqdm import tqdm
 
 from hw5_lab.page.explore import write_explore
 from hw5_lab.runs.checkpoint import checksum, restore, snapshot
 from hw5_lab.runs.flags import flag_of, one_line
 from hw5_lab.runs.folder import RunFolder, as_json, load_tensors, save_history, save_tensors, write
-from hw5_lab.runs.progress import Progress, Stopped, StopRequest
+from hw5_lab.runs.progress import Progress, Stopped, StopRequest, measuring
 from hw5_lab.runs.streams import forgiving_streams
 from hw5_utils import HERE, Fault, find_mnist
 
@@ -313,8 +313,7 @@ class Run:
             self.folder.refuse_another()
         if path and self.args.measure != "quick":
             self.write_page({}, {})
-        waits = self.args.quiet or not sys.stderr.isatty()
-        progress = lambda items: tqdm(items, desc="measuring", disable=waits, leave=False, dynamic_ncols=True)
+        progress = partial(measuring, quiet=self.args.quiet, say=self.say)
         metrics, findings = self.experiment.measure(self.args.measure, progress)
         seconds = sum(row["seconds"] for row in self.experiment.record["history"])
         self.experiment.visualize_findings(findings)

@@ -1,5 +1,6 @@
 """Nothing is lost: kills, signals, resuming, diverging runs, too little memory, and what a result depends on."""
 
+import itertools
 import json
 import math
 import os
@@ -286,6 +287,16 @@ def test_deterministic_is_enforced(tmp_path):
 )
 def test_durations_in_words(seconds, words):
     assert hw5_lab.runs.progress.duration(seconds) == words
+
+
+@pytest.mark.parametrize("items, said", [(3, []), (60, ["Measuring, about 6 minutes."])])
+def test_what_takes_long_to_measure_is_announced_once(items, said, monkeypatch):
+    """Each item takes 6 s by this clock, or half of one."""
+    clock = itertools.count(0, 6 if said else 0.5)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    lines = []
+    assert list(hw5_lab.runs.progress.measuring(range(items), False, lines.append)) == list(range(items))
+    assert lines == said
 
 
 @pytest.mark.slow
