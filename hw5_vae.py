@@ -5,7 +5,7 @@
 The encoder gives a diagonal Gaussian q(z|x), the decoder independent Bernoulli pixels p(x|z), the prior is N(0, I).
 Training maximises the evidence lower bound (ELBO) of the course's 10,000 images. Beyond the course's loop, the images
 are shuffled in every epoch, and the learning rate decays to 0 along a cosine.
-Expect a held-out ELBO near -153 nats per image after 200 epochs, in about three minutes on two cores.
+Expect a held-out ELBO near -153 nats per image after 200 epochs, in about two minutes on two cores.
 
 Each answer begins with the number of its question: search for "2(b)ii". The folder hw5_lab/, where it lies beside this
 file, adds what the homework does not ask for: resuming, measurements, other courses' editions.

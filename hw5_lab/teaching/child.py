@@ -257,9 +257,20 @@ def weights_from(vector, shapes):
     return made
 
 
+def parameters_of(net):
+    """The network's parameters, each weight before its bias, also where they are declared the other way round."""
+    made, place = list(net.parameters()), 0
+    while place + 1 < len(made):
+        one, other = made[place : place + 2]
+        if one.dim() == 1 and other.dim() > 1 and len(one) == len(other):
+            made[place : place + 2] = other, one
+        place += 2 if len(one) == len(other) and min(one.dim(), other.dim()) == 1 else 1
+    return made
+
+
 @torch.no_grad()
 def fill(vector, *networks):
-    parameters = [each for network in networks for each in network.parameters()]
+    parameters = [each for network in networks for each in parameters_of(network)]
     for each, numbers in zip(parameters, weights_from(vector, [each.shape for each in parameters])):
         each.copy_(numbers)
 
@@ -383,7 +394,7 @@ def some_layers(cls, seed):
 def initialise_again(net, seed):
     seed_all(seed)
     net._weight_init()
-    return {"parameters": [to_send(each) for each in net.parameters()]}
+    return {"parameters": [to_send(each) for each in parameters_of(net)]}
 
 
 def job_network(module, job):
@@ -398,7 +409,7 @@ def job_network(module, job):
             raise
         net, init_error = some_layers(cls, job["seed"]), None
     answer = {
-        "parameters": [to_send(each) for each in net.parameters()],
+        "parameters": [to_send(each) for each in parameters_of(net)],
         "init_error": init_error,
         "kinds": [type(each).__name__ for each in net.modules()],
     }
@@ -409,7 +420,7 @@ def job_network(module, job):
     def forward(inputs):
         leaves = [each.clone().requires_grad_() for each in inputs]
         value = net(*[each.clone() for each in leaves])
-        return {"value": to_send(value), "grads": gradients(value, [leaves[0], *net.parameters()])}
+        return {"value": to_send(value), "grads": gradients(value, [leaves[0], *parameters_of(net)])}
 
     answer["forward"] = [guarded(forward, inputs) for inputs in job["inputs"]]
     if job["other"]:
@@ -648,7 +659,8 @@ def serve(users, packages):
         why = may_become(user)
     print(json.dumps({"user": user, "why": why}), flush=True)
     while line := sys.stdin.readline():
-        print(json.dumps(run(json.loads(line))), flush=True)
+        job = json.loads(line)
+        print(json.dumps({**run(job), "number": job["number"]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import json
 import keyword
 import multiprocessing
 import re
+import signal
 import sys
 import tempfile
 import tokenize
+import zipfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +33,7 @@ from hw5_lab.teaching.sandbox import ROOT, Refused, Sandbox, clean
 from hw5_lab.teaching.submission import find, gather, students
 
 BOX = None  # of a worker
+MARK = ".hw5-report"  # an empty file in a report folder: its other files may be written again
 GRAM = 12  # tokens that are compared at once
 ALIKE = 0.6  # share of common sequences from which two submissions are shown
 COMMON = 0.25  # share of a class from which a sequence is taken for given code
@@ -38,6 +41,8 @@ COMMON = 0.25  # share of a class from which a sequence is taken for given code
 
 def start_worker(as_root):
     global BOX
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads: it would wait for them forever
     BOX = Sandbox(as_root)
     BOX.start()
@@ -62,16 +67,21 @@ def known(path, digest):
 def grade_class(args, scheme):
     """The exit code: 0 when all are graded, 2 for no students, 3 where the grader had a fault of its own."""
     report = args.report
-    for name in ("raw", "feedback"):
-        (report / name).mkdir(parents=True, exist_ok=True)
+    if not (args.export.is_dir() or zipfile.is_zipfile(args.export)):
+        raise OSError(2, "no such folder or zip", str(args.export))
+    if args.export.resolve() in (report.resolve(), *report.resolve().parents):
+        raise OSError(2, "lies in the export, where it would be taken for a student; name another folder", str(report))
+    if report.is_dir() and any(report.iterdir()) and not (report / MARK).exists():
+        raise OSError(2, "holds other things than a report on a class; name a new folder", str(report))
     with tempfile.TemporaryDirectory(prefix="hw5-class-") as work:
         work = Path(work)
-        if not args.export.exists():
-            raise OSError(2, "no such folder or zip", str(args.export))
         found = students(args.export, work / "export")
         if not found:
             print(f"hw5_lab.grade: {args.export}: holds no folder, zip or script of a student", file=sys.stderr)
             return 2
+        for name in ("raw", "feedback"):
+            (report / name).mkdir(parents=True, exist_ok=True)
+        (report / MARK).touch()
         gathered, taken = {}, set()
         for student, paths in found.items():
             name = file_name(student, taken)
@@ -133,7 +143,11 @@ def run_all(todo, args, total):
                                 todo.pop(student)
                             bar.update()
                     except BaseException:
+                        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a second Ctrl-C: it is over soon
+                        for worker in multiprocessing.active_children():
+                            worker.terminate()
                         pool.shutdown(cancel_futures=True)
+                        signal.signal(signal.SIGINT, signal.default_int_handler)
                         raise
             except BrokenProcessPool:
                 todo = {student: each for student, each in todo.items() if not known(*each[1:])}
@@ -168,7 +182,7 @@ def write_csv(path, results, raws):
             total = [f"{each:g}" for each in (*points, sum(points), sum(result.out_of for result in made))]
             name = clean(student)
             name = f"'{name}" if name[:1] in "=+-@" else name  # no formula for a spreadsheet
-            rows.writerow([name, *total, status(raws[student]), " ".join(raws[student]["files"].values())])
+            rows.writerow([name, *total, status(raws[student]), "; ".join(raws[student]["files"].values())])
 
 
 def texts(submission):
@@ -266,17 +280,19 @@ def page(results, raws, alike):
             (histogram(totals, most), 0),
         )
     )
-    counts = Counter(
-        (result.question, wrong)
-        for student, each in results.items()
-        if raws[student]["files"]
-        for result in each
-        for wrong in {re.sub(r"[\w./-]+\.py, line \d+", "a line", part.said) for part in result.parts if part.wrong}
-        if "there is no hw5_" not in wrong
-    )
-    mistakes = "".join(
-        row((say(number), 0), (say(wrong), 0), (count, 1)) for (number, wrong), count in counts.most_common(40)
-    )
+    counts = Counter()
+    for student, each in results.items():
+        wrong = {
+            (result.question, re.sub(r"[\w./-]+\.py, line \d+", "a line", part.said))
+            for result in each
+            for part in result.parts
+            if part.wrong and raws[student]["files"] and "there is no hw5_" not in part.wrong
+        }
+        whole = {sentence for _, sentence in wrong if sentence.startswith("importing ")}  # of a file: counted once
+        counts.update({(number, sentence) for number, sentence in wrong if sentence not in whole})
+        counts.update(("a file", sentence) for sentence in whole)
+    commonest = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:40]
+    mistakes = "".join(row((say(number), 0), (say(wrong), 0), (count, 1)) for (number, wrong), count in commonest)
     missing = []
     for file in ("hw5_vae", "hw5_gan", "hw5_diffusion"):
         without = [say(student) for student, raw in raws.items() if file not in raw["files"]]

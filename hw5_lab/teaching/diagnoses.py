@@ -241,9 +241,16 @@ def elbo(
     log_p_z = gaussian(mu if prior_at == "mu" else z, torch.zeros_like(mu), torch.ones_like(mu))
     log_q_z = gaussian(z, mu, sigma_square)
     if kl == "exact":
-        mu, sigma_square = mu.double(), sigma_square.double()
-        log_p_z, log_q_z = 0, 0.5 * (sigma_square + mu**2 - 1 - sigma_square.log()).sum(-1)
+        log_p_z, log_q_z = 0, exact_kl(mu, sigma_square)
     return combine(bernoulli(x, p, reduce=pixels), log_p_z, log_q_z, likelihood, prior, posterior, sign, reduce)
+
+
+def exact_kl(mu, sigma_square):
+    mu, sigma_square = mu.double(), sigma_square.double()
+    return 0.5 * (sigma_square + mu**2 - 1 - sigma_square.log()).sum(-1)
+
+
+EXACT_KL = "the exact KL of Eq. 1, where Eq. 2 asks for log p(z) - log q(z|x) of the sample"
 
 
 def combine(log_p_x, log_p_z, log_q_z, likelihood=1, prior=1, posterior=1, sign=1, reduce="mean"):
@@ -267,7 +274,7 @@ ELBO = [
     ("log p(x|z) is missing: the KL term alone", {"likelihood": 0}),
     ("log p(x|z) is subtracted, not added", {"likelihood": -1}),
     ("mean over pixels, not sum, in log p(x|z)", {"pixels": "mean"}),
-    ("the exact KL of Eq. 1, where Eq. 2 asks for log p(z) - log q(z|x) of the sample", {"kl": "exact"}),
+    (EXACT_KL, {"kl": "exact"}),
     ("log p(z) is taken at mu, not at the sample z", {"prior_at": "mu"}),
 ]
 
@@ -277,7 +284,7 @@ def elbo_terms(arguments):
     parts = []
     for z, mu, sigma_square, x, p in arguments:
         log_p_x, log_p_z = bernoulli(x, p), gaussian(z, torch.zeros_like(mu), torch.ones_like(mu))
-        kl = 0.5 * (sigma_square + mu**2 - 1 - sigma_square.log()).sum(-1).double()
+        kl = exact_kl(mu, sigma_square)
         around_mu = gaussian(z, mu, torch.ones_like(mu))
         each = log_p_x, log_p_z, gaussian(z, mu, sigma_square), kl, around_mu
         parts.append([term.mean() for term in each])

@@ -172,8 +172,11 @@ def as_gradescope(results, raw):
 def write(path, content):
     """Write JSON so that the file is whole at every moment."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 EMPTY = {"files": {}, "checks": {}, "remarks": {}, "notes": [], "faults": []}
@@ -221,6 +224,13 @@ def grade_one(args, scheme, outputs):
     return 3 if raw["faults"] else 0
 
 
+def count(text):
+    """A number from 1 on, of a flag."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return int(text)
+
+
 def make_parser():
     parser = argparse.ArgumentParser("hw5_lab.grade", description="Grade hw5_vae.py, hw5_gan.py and hw5_diffusion.py.")
     flag = parser.add_argument
@@ -236,7 +246,7 @@ def make_parser():
     flag("--json", type=Path, metavar="FILE", help="write the whole report to FILE")
     flag("--gradescope", type=Path, metavar="FILE", help="write Gradescope's results.json to FILE")
     flag("--as-root", action="store_true", help="run students' code as root, where root cannot become another user")
-    flag("--workers", type=int, default=os.cpu_count(), help="students of a class that are graded at once")
+    flag("--workers", type=count, default=os.cpu_count(), help="students of a class that are graded at once")
     return parser
 
 
@@ -269,6 +279,10 @@ def main(argv=None, grade_class=None):
                     raw = unfinished(list(scheme.questions), f"not graded: {fault}")
                     write(path, make(scheme.results(raw), raw))
         return 2
+    except KeyboardInterrupt:
+        again = "; what is graded is kept: run the same command again to go on" if args.export else ""
+        print(f"hw5_lab.grade: stopped{again}", file=sys.stderr)
+        return 130
     except OSError as error:
         print(f"hw5_lab.grade: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ import torch
 import hw5_lab.teaching.diagnoses as known
 from hw5_lab.teaching.diagnoses import diagnose, same
 from hw5_lab.teaching.judging import call, changed_arguments, form, question, reach
+from hw5_lab.teaching.sandbox import Failure
 
 
 def with_each_moved(name, arguments, moved, grad):
@@ -273,7 +274,10 @@ def elbo(ask, draw, sheet):
     ]
     first, grad, names = batches[0], (0, 1, 2, 4), ("z", "mu", "sigma_square", "x", "p")
     calls = list(with_each_moved("elbo elbo_loss", first, batches[1], grad))
-    answers = ask.calls(*calls, *(call("elbo elbo_loss", *batch) for batch in batches[2:]))
+    try:
+        answers = ask.calls(*calls, *(call("elbo elbo_loss", *batch) for batch in batches[2:]))
+    except Failure as failure:  # a density that does not end, say: with stand-ins for it the bound may be right
+        answers = [{"error": f"the code {failure}"}] * 17
     weights = {"logpdf_diagonal_gaussian": [1.3, -0.7, 0.9], "logpdf_bernoulli": [0.6, -1.7]}
     (stubbed,) = ask.calls(calls[0], stubs=weights)
     base, others, more = answers[0], answers[1:6], answers[6:]
@@ -297,6 +301,9 @@ def elbo(ask, draw, sheet):
         found = diagnose(
             stubbed["value"].squeeze(), lambda **switches: known.combine(*parts, **switches), known.COMBINE
         )
+        exact = (parts[0] - known.exact_kl(*first[1:3])).mean()
+        if found and why not in dict(known.ELBO) and same(stubbed["value"].squeeze(), exact):
+            why = known.EXACT_KL
         if not found and not ("error" in base and densities_run(ask, first)):
             sheet.remarks.append("the formula is right, on log-densities that are not: see 2(b)")
             why, shown = "", stubbed
@@ -317,7 +324,10 @@ def densities_run(ask, arguments):
     """Whether both densities of the submission answer without an error when they are asked as the bound asks."""
     pixels, *codes = stub_arguments(arguments)
     calls = [call("logpdf_bernoulli", *pixels), *(call("logpdf_diagonal_gaussian", *each) for each in codes)]
-    return not any("error" in each for each in ask.calls(*calls))
+    try:
+        return not any("error" in each for each in ask.calls(*calls))
+    except Failure:
+        return False
 
 
 def stub_arguments(arguments):

@@ -90,6 +90,7 @@ class Sandbox:
         self.folder = Path(tempfile.mkdtemp(prefix="hw5-grade-"))
         self.folder.chmod(0o711)
         self.process, self.user, self.as_root, self.packages = None, None, as_root, packages
+        self.jobs = 0
 
     def __enter__(self):
         return self
@@ -137,9 +138,9 @@ class Sandbox:
             if not self.as_root:
                 self.stop()
                 raise Refused(
-                    f"root cannot run a student's code as another user ({said['why']}): make Python's packages "
-                    "readable for all (chmod a+rX), grade as a user who is not root, or, in a container that may be "
-                    "lost, say --as-root"
+                    f"root cannot run a student's code as another user ({said['why']}): use a Python whose packages "
+                    "all users can read, with all folders above them; or grade as a user who is not root; or, in a "
+                    "container that may be lost, say --as-root"
                 )
 
     def stop(self):
@@ -174,7 +175,9 @@ class Sandbox:
             if self.user is not None:
                 for path in (place, *place.rglob("*")):
                     os.chown(path, self.user, self.user)
+            self.jobs += 1
             job = {
+                "number": self.jobs,
                 "folder": str(place / "submission"),
                 "request": str(place / "request"),
                 "answer": str(place / "answer"),
@@ -188,9 +191,14 @@ class Sandbox:
                 self.process.stdin.write(json.dumps(job) + "\n")
                 self.process.stdin.flush()
                 ended = json.loads(self.line(2.5 * seconds + 20))
-            except (OSError, ValueError):  # the child has been killed, or answers nonsense
+                if ended["number"] != self.jobs:
+                    raise ValueError("the answer of another job")
+            except (OSError, ValueError, KeyError, TypeError):  # the child has been killed, or answers nonsense
                 self.stop()
                 raise Failure("ends the process that runs it") from None
+            except BaseException:  # Ctrl-C: this job's answer must not be read as that of the next one
+                self.stop()
+                raise
             if not ended["clear"]:
                 self.stop()
                 raise Failure("starts processes that cannot be ended")

@@ -15,6 +15,9 @@ ORDER = [
 ]
 
 
+NO_ANSWER = "there is no", "importing ", "the code ", "not graded", "not answered", "not shown", "a fault of the grader"
+
+
 class Fault(Exception):
     """What is wrong with the teacher's file, in a line."""
 
@@ -39,7 +42,8 @@ class Part:
 
     @property
     def said(self):
-        return ": ".join(filter(None, [self.fails, self.wrong])) if self.wrong else ""
+        fails = "" if self.wrong.startswith(NO_ANSWER) else self.fails  # of these it would say something untrue
+        return ": ".join(filter(None, [fails, self.wrong])) if self.wrong else ""
 
 
 @dataclass
@@ -99,9 +103,11 @@ class Scheme:
                 )
             earned = any(not each for name, each in found.items() if name in checks)
             remarks = list(raw["remarks"].get(number, []))
-            remarks += [each for name, each in found.items() if each and name not in checks and earned]
+            shown = {name: each for name, each in found.items() if each and each != NOT_SHOWN}
+            remarks += [each for name, each in shown.items() if name not in checks and earned]
             paid = [part for part in parts if part.out_of]
-            remarks += [part.wrong for part in parts if part.wrong and not part.out_of and earned]
+            free = [part for part in parts if not part.out_of and part.name in shown]
+            remarks += [part.wrong for part in free if earned]
             made.append(Result(number, title, paid, list(map(self.say, remarks))))
         return made
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from hw5_lab.teaching.sandbox import ROOT
 
 LARGEST_FILE, LARGEST_TOTAL, MOST_FILES, DEEPEST = 5 * 2**20, 20 * 2**20, 500, 8  # of one submission
-DEFINES = {"hw5_vae": b"class VAE", "hw5_gan": b"class GAN", "hw5_diffusion": b"def compute_denoising_loss"}
+DEFINES = {"hw5_vae": rb"class VAE\b", "hw5_gan": rb"class GAN\b", "hw5_diffusion": rb"def compute_denoising_loss\b"}
 SKIPPED = re.compile(r"(?i)^(\..*|__macosx|__pycache__|.*\.(pt|pth|pkl|gz|png|jpg|pdf|gif))$")
 SPARE = re.compile(r"(?i)backup|bak\b|copy|kopie|old\b|orig|starter|skeleton|template|draft")
 
@@ -150,7 +150,7 @@ def find(folder):
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*.py"))
     for name, defines in DEFINES.items():
         ranked = sorted((rank(path, name), path) for path in paths)
-        chosen = [path for (fits, *_), path in ranked if fits < 2 or defines in (folder / path).read_bytes()]
+        chosen = [path for (fits, *_), path in ranked if fits < 2 or re.search(defines, (folder / path).read_bytes())]
         if chosen:
             submission.files[name] = chosen[0]
             submission.others += [str(path) for path in chosen[1:]]
@@ -191,6 +191,7 @@ def students(export, folder):
     for path in export.glob("*.yml"):
         for block in re.split(r"(?m)^(?=\S)", path.read_text(errors="replace")):
             if who := re.findall(r"(?m)^\s*(?:- )?:name: (.+?)\s*$", block):
+                who = [re.sub(r"""^(["'])(.*)\1$""", r"\2", name).replace('\\"', '"') for name in who]  # quoted in YAML
                 names[block.split(":", 1)[0]] = f"{', '.join(who)} ({block.split(':', 1)[0]})"
     found = {}
     for path in entries:

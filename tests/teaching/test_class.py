@@ -4,11 +4,16 @@ import csv
 import io
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 import zipfile
 
 import pytest
 import torch
+from helpers import ROOT
 from graded import PLAIN, POINTS, SUBMISSIONS, edited
 
 from hw5_lab import grade as command
@@ -266,6 +271,79 @@ def test_a_worker_that_dies_costs_one_student(tmp_path, monkeypatch):
     said = {name: json.loads(path.read_text()) for name, (_, path, _) in todo.items()}
     assert [bool(said[name]["faults"]) for name in todo] == [False, True, False, True, False]
     assert set(said["bad"]["checks"]["2(a)"].values()) == {grade.OURS}
+
+
+@pytest.mark.slow
+def test_ctrl_c_loses_no_verdict(tmp_path):
+    """What is graded is kept, the answer of a job that was cut off is not read as another's, nothing is left behind."""
+    for student in "abcdefgh":
+        (tmp_path / "export" / student).mkdir(parents=True)
+        (tmp_path / "export" / student / "hw5_vae.py").write_text(PLAIN["hw5_vae"] + f"# {student}\n")
+    (tmp_path / "temporary").mkdir()
+    report, raw = tmp_path / "report", tmp_path / "report" / "raw"
+    line = [sys.executable, "-m", "hw5_lab.grade", "--class", tmp_path / "export", "--report", report, "--as-root"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    process = subprocess.Popen(
+        [*map(str, line), "--workers", "2"],
+        cwd=ROOT,
+        text=True,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+    )
+    while not (raw.is_dir() and list(raw.glob("*.json"))):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    time.sleep(0.7)  # in the middle of the next ones
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does, twice
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in errors and "run the same command again" in errors, errors
+    assert os.listdir(tmp_path / "temporary") == []
+    assert subprocess.run([*map(str, line)], cwd=ROOT, env=environment).returncode == 0
+    rows = list(csv.DictReader((report / "class.csv").open()))
+    full = sum(sum(POINTS[number].values()) for number in POINTS if QUESTIONS[number].file == "hw5_vae")
+    assert [float(row["total"]) for row in rows] == [full] * 8
+
+
+def test_a_report_touches_nothing_of_others_and_is_no_student(tmp_path, capsys):
+    (tmp_path / "export" / "a").mkdir(parents=True)
+    (tmp_path / "export" / "a" / "hw5_vae.py").write_text("class VAE: pass")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "class.csv").write_text("mine")
+    (tmp_path / "points.toml").write_text("x")
+    for export, report, words in (
+        ("export", "mine", "holds other things"),
+        ("export", "export/report", "lies in the export"),
+        ("points.toml", "new", "no such folder or zip"),
+        ("nowhere", "new", "no such folder or zip"),
+    ):
+        assert command.main(["--class", str(tmp_path / export), "--report", str(tmp_path / report)]) == 2
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1
+    assert (tmp_path / "mine" / "class.csv").read_text() == "mine" and not (tmp_path / "new").exists()
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--class", str(tmp_path / "export"), "--report", str(tmp_path / "new"), "--workers", "0"])
+    assert "--workers: 0 is below 1" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_imported_is_one_row_of_the_page():
+    numbers = [number for number in QUESTIONS if QUESTIONS[number].file == "hw5_vae"]
+    broken = grade.unfinished(numbers, "importing hw5_vae.py fails, SyntaxError: x (hw5_vae.py, line 3)")
+    raws = {name: {**broken, "files": {"hw5_vae": "hw5_vae.py"}} for name in ("a", "b")}
+    text = classroom.page({name: scheme.read().results(raw) for name, raw in raws.items()}, raws, [])
+    assert text.count("<td>importing hw5_vae.py fails, SyntaxError: x (a line)<td class=n>2") == 1
+    assert text.count("SyntaxError") == 1
+
+
+def test_names_that_yaml_quotes(tmp_path):
+    export = tmp_path / "export"
+    for number in (1, 2):
+        (export / f"submission_{number}").mkdir(parents=True)
+        (export / f"submission_{number}" / "hw5_vae.py").write_text("class VAE: pass")
+    text = 'submission_1:\n  :submitters:\n  - :name: "A \\"B\\" C"\nsubmission_2:\n  :submitters:\n  - :name: \'D\'\n'
+    (export / "submission_metadata.yml").write_text(text)
+    assert sorted(students(export, tmp_path / "work")) == ['A "B" C (submission_1)', "D (submission_2)"]
 
 
 def test_likeness_leaves_names_comments_and_given_text_out():

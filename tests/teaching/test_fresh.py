@@ -6,6 +6,7 @@ import pytest
 from graded import edited, lost, raw_of, said
 from submissions import fresh
 
+from hw5_lab.teaching import judging
 from hw5_lab.teaching.scheme import QUESTIONS
 
 NAMELESS = "not a known one", "another value than the middle", "Error", "nan or inf"
@@ -132,3 +133,48 @@ def test_a_bound_that_cannot_call_its_own_right_densities_loses_its_value(box, t
     assert "see 2(b)" not in said(raw)
     raw = raw_of(box, tmp_path / "none", ["2(c)"], hw5_vae=text.replace(terms, "    raise NotImplementedError\n\n\n"))
     assert lost(raw) == {} and "see 2(b)" in said(raw)
+
+
+BIAS_FIRST = """
+
+class Layer(nn.Module):
+    def __init__(self, *shape, **options):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(shape[0]))
+        self.weight = nn.Parameter(torch.empty(*shape))
+        nn.init.kaiming_uniform_(self.weight)
+        self.options = options
+
+    def forward(self, x):
+        if self.weight.dim() == 2:
+            return x @ self.weight.T + self.bias
+        return nn.functional.conv2d(x, self.weight, self.bias, **self.options)
+"""
+
+
+def test_a_bias_may_be_declared_before_its_weight(box, tmp_path):
+    text = edited("hw5_vae", ("class Encoder(nn.Module)", f"{BIAS_FIRST}\n\nclass Encoder(nn.Module)"))
+    text = text.replace(
+        "self.fc1 = nn.Linear(latent_dimension, hidden_units)", "self.fc1 = Layer(hidden_units, latent_dimension)"
+    )
+    text = text.replace(
+        "self.fc2 = nn.Linear(hidden_units, data_dimension)", "self.fc2 = Layer(data_dimension, hidden_units)"
+    )
+    assert "Layer(data_dimension" in text and lost(raw_of(box, tmp_path / "a", ["2(a)"], hw5_vae=text)) == {}
+
+
+def test_a_density_that_never_ends_costs_no_bound(box, tmp_path, monkeypatch):
+    monkeypatch.setattr(judging.Ask.run, "__defaults__", (2,))  # seconds
+    text = edited("hw5_vae", ("    terms = x * torch.log(p)", "    while True: pass\n    terms = x * torch.log(p)"))
+    found = lost(raw_of(box, tmp_path / "a", ["2(b)ii", "2(c)"], hw5_vae=text))
+    assert set(found) == {"2(b)ii"}, found
+
+
+def test_the_exact_kl_is_named_also_beside_a_wrong_density(box, tmp_path):
+    exact = "(log_p - 0.5 * (sigma_square + mu**2 - 1 - torch.log(sigma_square)).sum(-1)).mean()"
+    text = edited(
+        "hw5_vae",
+        ("(log_p + log_prior - log_q).mean()", exact, "return terms.sum(dim=-1)", "return terms.mean(dim=-1)"),
+    )
+    found = lost(raw_of(box, tmp_path / "a", ["2(c)"], hw5_vae=text))
+    assert "the exact KL of Eq. 1" in found["2(c)"]["value"] and "form" not in found["2(c)"], found

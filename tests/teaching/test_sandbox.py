@@ -220,7 +220,7 @@ def test_root_that_cannot_become_another_user_refuses(tmp_path, monkeypatch):
     monkeypatch.setattr(sandbox, "CHILD", child)
     with Sandbox(packages=[]) as box:
         box.start()
-        with pytest.raises(Refused, match="make Python's packages readable for all .* or, .* say --as-root"):
+        with pytest.raises(Refused, match="use a Python whose packages all users can read.* or, .* say --as-root"):
             box.greet()
     with Sandbox(as_root=True, packages=[]) as box:
         box.start()
