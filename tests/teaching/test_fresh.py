@@ -163,6 +163,7 @@ def test_a_bias_may_be_declared_before_its_weight(box, tmp_path):
     assert "Layer(data_dimension" in text and lost(raw_of(box, tmp_path / "a", ["2(a)"], hw5_vae=text)) == {}
 
 
+@pytest.mark.slow
 def test_a_density_that_never_ends_costs_no_bound(box, tmp_path, monkeypatch):
     monkeypatch.setattr(judging.Ask.run, "__defaults__", (2,))  # seconds
     text = edited("hw5_vae", ("    terms = x * torch.log(p)", "    while True: pass\n    terms = x * torch.log(p)"))
