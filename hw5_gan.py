@@ -410,7 +410,8 @@ def main(argv=None):
         try:
             gan.train(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
         except KeyboardInterrupt:
-            say("Stopped: the grids so far are kept.")
+            say("Stopped: samples_epoch_stopped.png is what G draws now.")
+            gan.visualize_samples("stopped")
             code = 130
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hw5_gan.py: {error}", file=sys.stderr)

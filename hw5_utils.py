@@ -188,7 +188,8 @@ def find_mnist(data_dir=None):
     default = HERE / "data"
     folder = Path(data_dir or default)
     if not folder.is_dir():
-        raise Fault(f"{folder}: no such folder; expected a folder with the four MNIST files")
+        what = "is a file" if folder.exists() else "no such folder"
+        raise Fault(f"{folder}: {what}; expected a folder with the four MNIST files")
     found = find_files(folder)
     if not found and folder.resolve() != default.resolve():
         others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
@@ -210,7 +211,8 @@ def find_mnist(data_dir=None):
         except Fault:
             raise
         except DOWNLOAD_FAILS as error:  # no torchvision, no network, no mirror that works
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            lines = str(error).split("\n") if str(error) else [type(error).__name__]
+            reason = next((line for line in lines if not line.endswith(":")), lines[0])  # torchvision's second line
             if folder not in UNREACHABLE:
                 print(
                     f"MNIST cannot be downloaded to {folder} ({reason}): using the 5,000 digits of data/sample.",

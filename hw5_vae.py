@@ -19,12 +19,13 @@ import math
 import os
 import signal
 import sys
-import zipfile
 from functools import cached_property
 from pathlib import Path
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while PyTorch loads ends without a traceback
+
+import zipfile
 
 import torch
 import torch.nn.functional as F
@@ -561,7 +562,7 @@ def main(argv=None):
         try:
             vae.train()
         except KeyboardInterrupt:
-            say("Stopped: weights and figures are those of the training so far.")
+            say("Stopped: figures, and weights in --e_path and --d_path, are those of the training so far.")
             vae.save_weights()
             code = 130
         vae.visualize()

@@ -9,6 +9,7 @@ Each run goes to a folder of its own. A run that is finished is only read, one t
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -36,10 +37,15 @@ def metrics_of(row, seed, args):
     line = [*ROWS[row][0].split(), "--seed", seed, "--output_dir", folder, "--resume", "--quiet"]
     if args.data_dir and row != "diffusion":
         line += ["--data_dir", args.data_dir]
-    line += args.flags
+    line = [str(word) for word in [*line, *args.flags]]
     if not (folder / "metrics.json").exists():
-        subprocess.run([sys.executable, *map(str, line)], cwd=ROOT, check=True)
-    return json.loads((folder / "metrics.json").read_text())
+        code = subprocess.run([sys.executable, *line], cwd=ROOT).returncode
+        if code:
+            raise SystemExit(code)  # the run has said why
+    metrics = json.loads((folder / "metrics.json").read_text())
+    if metrics["command"] != shlex.join(["python", *line]):
+        raise SystemExit(f"{folder}: holds another run, {metrics['command']}; name another --output_dir")
+    return metrics
 
 
 def spread(values):
@@ -56,6 +62,7 @@ def table(args):
     revisions, threads = set(), set()
     for row in args.rows or ROWS:
         command, first, names = ROWS[row]
+        command = " ".join([command, *args.flags])
         found = [metrics_of(row, first if number == 0 else number, args) for number in range(args.seeds)]
         numbers = ", ".join(f"{words} {spread([each[key] for each in found])}" for words, key in names.items())
         seconds = [each["seconds"] for each in found]

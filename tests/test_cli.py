@@ -457,7 +457,11 @@ def alone(grader, line, **options):
     "line, words, left",
     [
         ("hw5_vae.py --epochs 5000 --hidden_units 5 --e_path e.pt", "ELBO of 200", {"data_space.png"}),
-        ("hw5_gan.py --epochs 5000 --batch_size 100", "Stopped: the grids so far", {"samples_epoch_10.png"}),
+        (
+            "hw5_gan.py --epochs 5000 --batch_size 100",
+            "Stopped: samples",
+            {"samples_epoch_10.png", "samples_epoch_stopped.png"},
+        ),
         ("hw5_diffusion.py --epochs 5000 --batch_size 10 --langevin_steps 2", "figures are", {"score_field.png"}),
     ],
 )

@@ -274,6 +274,9 @@ def fault(folder, name, content):
 
 
 def test_missing_folder(tmp_path):
+    (tmp_path / "mnist.csv").write_text("x")
+    with pytest.raises(utils.Fault, match="mnist.csv: is a file; expected a folder"):
+        utils.find_mnist(tmp_path / "mnist.csv")
     with pytest.raises(utils.Fault, match="no such folder"):
         utils.mnist(tmp_path / "nowhere")
 

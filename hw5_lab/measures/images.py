@@ -20,7 +20,7 @@ def frechet_distance(a, b):
 
     |mean(a) - mean(b)|^2 + tr(A + B - 2 (A B)^(1/2)) with the covariances A and B: 0 for equal sets.
     """
-    a, b = a.double(), b.double()
+    a, b = (torch.as_tensor(features, dtype=torch.float64) for features in (a, b))
     cov_a, cov_b = torch.cov(a.T, correction=0), torch.cov(b.T, correction=0)
     values, vectors = torch.linalg.eigh(cov_a)
     root_a = vectors * values.clamp(min=0).sqrt() @ vectors.T
@@ -88,14 +88,23 @@ def in_unit(images):
     return images.float().div_(255).contiguous(memory_format=torch.channels_last)
 
 
+def as_channels(images):
+    """A tensor [N,1,28,28] of images that may be numpy, and without a channel."""
+    images = torch.as_tensor(images)
+    return images.unsqueeze(1) if images.dim() == 3 else images
+
+
 class Evaluator:
     """A classifier that is trained once on the real training images, and what it says of images.
 
-    images uint8 [N,1,28,28], digits [N]. The classifier is kept in the file `path`, where there is one, and read from
-    there for the same images.
+    images uint8 [N,1,28,28] or [N,28,28], digits [N], numpy or tensors. The classifier is kept in the file `path`,
+    where there is one, and read from there for the same images.
     """
 
     def __init__(self, images, digits, path=None, seed=0):
+        images, digits = as_channels(images), torch.as_tensor(digits).long()
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images are {images.dtype}; expected uint8, from 0 to 255")
         self.images, self.digits, self.path, self.seed, self.fitted = images, digits, path, seed, False
         with torch.random.fork_rng(devices=[]):  # the same classifier for every seed of the run
             torch.manual_seed(seed)
@@ -134,7 +143,9 @@ class Evaluator:
 
     @torch.no_grad()
     def classify(self, images):
-        """Features [N,64] and log p(digit) [N,10] of images [N,1,28,28] in [0,1], on the CPU."""
+        """Features [N,64] and log p(digit) [N,10], on the CPU, of images [N,1,28,28] or [N,28,28] in [0,1] or uint8."""
+        images = as_channels(images)
+        images = in_unit(images) if images.dtype == torch.uint8 else images.float()
         features = torch.cat([self.classifier.features(x) for x in images.split(1000)])
         return features.cpu(), self.classifier.linear(features).log_softmax(1).cpu()
 

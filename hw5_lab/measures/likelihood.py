@@ -9,7 +9,22 @@ import math
 import torch
 import torch.nn.functional as F
 
-from hw5_vae import elbo_terms, evaluating, logpdf_bernoulli, logpdf_diagonal_gaussian, sample_diagonal_gaussian
+from hw5_vae import (
+    check_unit,
+    elbo_terms,
+    evaluating,
+    logpdf_bernoulli,
+    logpdf_diagonal_gaussian,
+    sample_diagonal_gaussian,
+)
+
+
+def flat(images, model):
+    """Images, numpy or a tensor, with a channel or without, as the model takes them, [N,pixels]."""
+    weight = next(model.parameters())
+    images = torch.as_tensor(images, dtype=weight.dtype, device=weight.device).flatten(1)
+    check_unit("images", images)
+    return images
 
 
 @evaluating
@@ -18,8 +33,8 @@ def log_likelihood_sampled(model, images, samples, progress=iter):
 
     With one sample its mean is the ELBO. It rises to log p(x) with their number. `progress` wraps the loop.
     """
-    generator, values = model.fresh_rng(), []
-    for x in progress(images.split(max(1, 20_000 // samples))):
+    generator, values = getattr(model, "fresh_rng", torch.Generator)(), []
+    for x in progress(flat(images, model).split(max(1, 20_000 // samples))):
         mu, sigma_square = (part.expand(samples, *part.shape) for part in model.encoder(x))
         z = sample_diagonal_gaussian(mu, sigma_square, generator)  # [samples,B,latent]
         logits = model.decoder.logits(z.flatten(0, 1)).view(samples, len(x), -1)
@@ -40,7 +55,10 @@ def log_likelihood_exact(model, images, points=200, progress=iter):
     The grid spans the prior and the codes of the images, each to four standard deviations. Most of it is empty for an
     image: only near places where the joint density is within NEAR nats of its largest value it is looked at closely.
     """
+    images = flat(images, model)
     mu, sigma_square = model.encoder(images)
+    if mu.shape[1] != 2:
+        raise ValueError(f"the model has {mu.shape[1]} latents; the integral is over a plane, of two")
     reach = max(4.0, (mu.abs() + 4 * sigma_square.sqrt()).max().item())
     line = torch.linspace(-reach, reach, points).to(mu)
     z = torch.cartesian_prod(line, line)

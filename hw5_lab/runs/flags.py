@@ -36,7 +36,9 @@ def add_run_flags(parser, number, images=True):
         flag("--resume_training", "--resume", action="store_true", help="continue the run in the output folder")
     flag("--evaluate", action="store_true", help="measure the model of the run in the output folder, without training")
     flag(
-        "--rewrite", action="store_true", help="with --evaluate: write results also where the script was changed since"
+        "--rewrite",
+        action="store_true",
+        help="with --evaluate or --resume: also where the script was changed since the run began",
     )
     flag(
         "--measure",
@@ -73,6 +75,8 @@ def parse(parser, argv=None):
             f"argument --device: {args.device} is not available here, use one of "
             f"{', '.join(device for device in present if present[device])}"
         )
+    if args.rewrite and not (args.evaluate or args.resume_training):
+        parser.error("argument --rewrite: belongs to --evaluate or --resume")
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.deterministic:

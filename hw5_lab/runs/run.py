@@ -63,11 +63,11 @@ def run(parse, build):
         except FloatingPointError as error:
             complain(f"{error}; no checkpoint was written since the last good epoch")
             return 1
-        except (MemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError, SystemError) as error:  # the last: Python itself had no memory for more
             if args.deterministic and "deterministic" in str(error):
                 complain(f"--deterministic: {str(error).splitlines()[0]}")
                 return 2
-            if not isinstance(error, MemoryError) and "alloc" not in str(error).lower():
+            if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
                 raise
             complain(f"not enough memory on {args.device}; use smaller batches, networks or numbers of samples")
             return 2
@@ -154,7 +154,8 @@ class Run:
             with_what = f"the weights of {self.args.e_path} and {self.args.d_path}" if weights else "epoch 1"
             if weights:
                 self.experiment.load_weights()
-            self.say(f"{shown(self.folder.path)} holds no checkpoint: starting with {with_what}.")
+            what = "checkpoint" if self.folder.mark else "run yet: a new one begins, with the flags of this command"
+            self.say(f"{shown(self.folder.path)} holds no {what}: starting with {with_what}.")
         moved = self.folder.begin(
             {
                 "script": self.folder.script,
@@ -183,7 +184,7 @@ class Run:
             for name, value in self.folder.mark["settings"].items()
             if name in self.args.named and getattr(self.args, name) != value
         }
-        for name, value in other.items():
+        for name, value in sorted(other.items(), key=lambda each: each[0] in EPOCHS):  # what is refused anyhow, first
             if name not in EPOCHS or getattr(self.args, name) < value or len(other) > 1:
                 raise Fault(
                     f"{self.folder.path}: holds a finished run with {flag_of(name)} {value}, not "
@@ -200,11 +201,19 @@ class Run:
             more = {name for name in EPOCHS & self.args.named if is_more(getattr(self.args, name), saved[name])}
         self.build_experiment()
         restore(self.experiment, state, self.settings, self.checkpoint, free=more)
+        if self.origin.get("source") != source_of(self.experiment.homework) and not self.args.rewrite:
+            raise Fault(
+                f"{self.checkpoint}: the script or its edition has changed since this run began; without --resume a "
+                "new run starts, with --rewrite the old weights go on in the changed script"
+            )
         if more:
             done, epochs = len(self.experiment.record["history"]), self.experiment.epochs
             self.say(f"Going on from epoch {done} to {epochs}, at the learning rates of a run of so many epochs.")
         if more or self.args.named & MEASURING:
-            mark = {**self.folder.mark, "settings": self.settings, "recalled": self.flags_to_recall()}
+            command = self.folder.mark["command"] + (f"; {self.args.command}" if more else "")
+            self.origin = {**self.origin, "command": command}
+            mark = {**self.folder.mark, "command": command, "settings": self.settings}
+            mark["recalled"] = self.flags_to_recall()
             self.folder.remember(mark, unfinished=bool(more))
 
     def recall(self, state):

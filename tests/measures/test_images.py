@@ -187,3 +187,15 @@ def test_rates_fall_to_0(data, monkeypatch):
     Evaluator(data[0][:100], data[1][:100]).fit(epochs=2, batch_size=50, lr=0.4)
     assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert math.isfinite(sum(rates))
+
+
+def test_images_and_features_may_be_numpy_and_other_things_are_refused():
+    images = torch.randint(0, 256, (30, 28, 28), dtype=torch.uint8)
+    judge = Evaluator(images.numpy(), torch.arange(30).numpy() % 10)
+    features, log_p = judge.classify(images.numpy() / 255)
+    again = judge.classify((images / 255).unsqueeze(1))
+    torch.testing.assert_close((features, log_p), again)
+    assert measures.frechet_distance(features.numpy(), features) == pytest.approx(0, abs=1e-3)
+    torch.testing.assert_close(judge.classify(images), again)
+    with pytest.raises(ValueError, match="expected uint8"):
+        Evaluator(images / 255, torch.arange(30) % 10)

@@ -1,5 +1,6 @@
 """hw5_lab/measures/likelihood: log p(x) by two routes, and what a decoder reaches that ignores z."""
 
+import argparse
 import math
 
 import numpy as np
@@ -156,3 +157,17 @@ def test_measures_are_of_the_evaluation_mode_which_they_leave_as_it_was(vae, ima
     for value, other in zip((log_likelihood_sampled(vae, images, 3), *log_likelihood_exact(vae, images, 40)), expected):
         torch.testing.assert_close(value, other, msg="measured while units are dropped")
     assert all(module.training for module in vae.modules())
+
+
+def test_images_may_be_numpy_and_have_channels_and_other_things_are_refused():
+    vae = hw5_vae.VAE(argparse.Namespace(hidden_units=5))
+    x = (torch.rand(4, 784) > 0.5).float()
+    for images in (x.numpy(), x.double().numpy(), x.view(4, 1, 28, 28), x.view(4, 28, 28)):
+        for measure in (log_likelihood_exact(vae, images, 8)[0], log_likelihood_sampled(vae, images, 2)):
+            assert measure.shape == (4,)
+        torch.testing.assert_close(log_likelihood_exact(vae, images, 8), log_likelihood_exact(vae, x, 8))
+    for measure in (log_likelihood_exact, log_likelihood_sampled):
+        with pytest.raises(ValueError, match="images has values from 0 to 255"):
+            measure(vae, 255 * x, 2)
+    with pytest.raises(ValueError, match="3 latents; the integral is over a plane"):
+        log_likelihood_exact(hw5_vae.VAE(argparse.Namespace(hidden_units=5, latent_dimension=3)), x)

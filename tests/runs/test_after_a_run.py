@@ -68,6 +68,39 @@ def test_a_changed_script_rewrites_nothing_unless_told(tmp_path, monkeypatch, ca
     assert json.loads((folder / "metrics.json").read_text())["evaluation"]["source"] == "another"
 
 
+@blank
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_a_changed_script_takes_no_old_weights_along_unless_told(epochs, tmp_path, monkeypatch, capsys):
+    """A killed run, and one that is to get more epochs."""
+    folder = tmp_path / "out"
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    if epochs == 2:
+        (folder / "metrics.json").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+    monkeypatch.setattr(run, "source_of", lambda homework: "another")
+    line = ["--output_dir", str(folder), "--resume", "--epochs", str(epochs), "--quiet"]
+    assert hw5_vae.main(line) == 2
+    error = capsys.readouterr().err
+    assert "has changed since this run began" in error and error.count("\n") == 1
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert hw5_vae.main([*line, "--rewrite"]) == 0 and (folder / "metrics.json").exists()
+
+
+@blank
+def test_the_command_of_a_run_with_more_epochs_is_both(tmp_path):
+    first, more = (small("hw5_vae", tmp_path / "out", *words) for words in ((), ("--epochs", 3, "--resume")))
+    assert hw5_vae.main(first) == hw5_vae.main(more) == 0
+    for name in ("run.json", "metrics.json"):
+        before, after = json.loads((tmp_path / "out" / name).read_text())["command"].split("; ")
+        assert before.startswith("python hw5_vae.py ") and after.endswith("--epochs 3 --resume")
+
+
+def test_rewrite_belongs_to_another_flag(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        hw5_vae.main(["--rewrite"])
+    assert "--rewrite: belongs to --evaluate or --resume" in capsys.readouterr().err
+
+
 def test_the_source_is_that_of_script_and_edition():
     vae, hw8 = (door.homework_class("hw5_vae", edition) for edition in ("cs446", "hw8"))
     instance = lambda kind: kind.__new__(kind)
