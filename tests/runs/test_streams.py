@@ -66,6 +66,7 @@ def test_a_path_that_stdout_cannot_encode(tmp_path):
     assert "caf\\xe9" in done.stdout
 
 
+@pytest.mark.slow
 def test_help_to_a_closed_pipe(tmp_path):
     done = shell("RUN --help | true", tmp_path / "out", PYTHONUNBUFFERED="1")
     assert "Traceback" not in done.stderr and "rror" not in done.stderr and done.stdout.startswith("codes: 0")

@@ -34,6 +34,7 @@ def texts_in(folder):
     return {path.stem: path.read_text() for path in folder.glob("hw5_*.py") if path.stem != "hw5_utils"}
 
 
+@pytest.mark.slow
 def test_our_scripts_get_all_points_and_need_no_remark(box, tmp_path):
     raw = raw_of(box, tmp_path / "a", **texts_in(ROOT))
     assert lost(raw) == {} and said(raw) == ""
@@ -268,6 +269,7 @@ def test_a_system_without_fork_is_told_so(monkeypatch, capsys):
     assert "cannot fork processes; grade on Linux or macOS, on Windows in WSL" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_results_exist_from_the_first_second_and_after_every_question(tmp_path, monkeypatch):
     """A grader that is killed leaves 0 with the reason for what it had not come to."""
     results, seen = tmp_path / "results.json", []

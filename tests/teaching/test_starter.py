@@ -112,6 +112,7 @@ def texts(folder):
     return {name: (folder / f"{name}.py").read_text() for name in NAMES}
 
 
+@pytest.mark.slow
 def test_the_self_check_skips_what_is_not_answered(handed_out):
     finished = check_oneself(handed_out)
     assert finished.returncode == 0 and "16 skipped" in finished.stdout, finished.stdout
