@@ -654,16 +654,20 @@ def test_the_benchmark_works_on_the_sample_and_says_so():
 
 @pytest.mark.slow
 def test_the_table_of_seeds_is_made_once_and_read_again(tmp_path):
-    line = ["tests/seeds.py", "vae", "diffusion", "--seeds", 2, "--output_dir", tmp_path, "--data_dir", small_sample()]
+    line = ["tests/seeds.py", "vae", "--seeds", 2, "--output_dir", tmp_path, "--data_dir", small_sample()]
     line += ["--flags", "--epochs", 1]
     first, second = run_script(*line), run_script(*line)
     assert first.returncode == 0, first.stderr
-    assert first.stdout == second.stdout and len(list(tmp_path.glob("*/metrics.json"))) == 4
-    header, _, vae, diffusion, *_ = first.stdout.splitlines()
+    assert first.stdout == second.stdout and len(list(tmp_path.glob("*/metrics.json"))) == 2
+    header, _, vae, *_ = first.stdout.splitlines()
     values = [json.loads((tmp_path / f"vae-{seed}" / "metrics.json").read_text())["test_elbo"] for seed in (1234, 1)]
     mean, deviation = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
     assert f"| ELBO {mean:.1f} ± {deviation:.1f}, log p(x) " in vae and "| 2 |" in vae
-    assert "distance to the data 0." in diffusion and "Revisions: " in first.stdout
+    assert vae.startswith("| `python hw5_vae.py --epochs 1` |") and "Revisions: " in first.stdout
+    other = run_script(*line[:-1], 2)
+    assert other.returncode == 1 and "holds another run" in other.stderr and other.stderr.count("\n") == 1
+    unknown = run_script("tests/seeds.py", "vea")
+    assert unknown.returncode == 2 and "no such row vea; there are vae, " in unknown.stderr
 
 
 @pytest.mark.slow
