@@ -197,6 +197,12 @@ def test_without_network_the_sample_is_taken_and_the_reason_said_once(error, def
     assert len(tries) == 1, "one process waits for a network once"
 
 
+def test_a_download_is_one_line_without_bars(mirror, default_folder, capfd):
+    utils.mnist()
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err.count("\n") == 1 and "\r" not in printed.err, printed.err
+
+
 def test_what_a_killed_download_left_is_cleared(mirror, default_folder):
     old, young = default_folder / ".download-old", default_folder / ".download-young"
     for folder in (old, young):
