@@ -236,6 +236,7 @@ class GAN:
         """4(f). The training, from epoch `first` on, counted from 0. Yields a row after each epoch.
 
         A row holds the epoch's number, counted from 1, the means of both losses, in nats, and of D(x) and D(G(z)).
+        Halfway through a single epoch it calls draw_epoch(0.5).
         FloatingPointError where a loss is not finite.
         """
         self.check_data()

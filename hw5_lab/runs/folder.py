@@ -136,8 +136,10 @@ class RunFolder:
         """Whether this is what a process leaves that is killed right at its start: a lock, a half mark."""
         if path.name not in (".lock", ".partial") or not path.is_file():
             return False
-        content, mark = path.read_bytes(), b'{\n  "script": "hw5_'  # as as_json() begins it
-        return not content if path.name == ".lock" else mark.startswith(content) or content.startswith(mark)
+        mark = b'{\n  "script": "hw5_'  # as as_json() begins it
+        with path.open("rb") as file:
+            start = file.read(len(mark))
+        return not start if path.name == ".lock" else mark.startswith(start)
 
     def take_lock(self):
         self.identity = self.path.stat()

@@ -63,11 +63,11 @@ def run(parse, build):
         except FloatingPointError as error:
             complain(f"{error}; no checkpoint was written since the last good epoch")
             return 1
-        except (MemoryError, RuntimeError, SystemError) as error:  # the last: Python itself had no memory for more
+        except (MemoryError, RuntimeError) as error:
             if args.deterministic and "deterministic" in str(error):
                 complain(f"--deterministic: {str(error).splitlines()[0]}")
                 return 2
-            if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
+            if not isinstance(error, MemoryError) and "alloc" not in str(error).lower():
                 raise
             complain(f"not enough memory on {args.device}; use smaller batches, networks or numbers of samples")
             return 2
@@ -209,11 +209,14 @@ class Run:
         if more:
             done, epochs = len(self.experiment.record["history"]), self.experiment.epochs
             self.say(f"Going on from epoch {done} to {epochs}, at the learning rates of a run of so many epochs.")
+            self.origin["command"] = f"{self.origin.get('command')}; {self.args.command}"
         if more or self.args.named & MEASURING:
-            command = self.folder.mark["command"] + (f"; {self.args.command}" if more else "")
-            self.origin = {**self.origin, "command": command}
-            mark = {**self.folder.mark, "command": command, "settings": self.settings}
-            mark["recalled"] = self.flags_to_recall()
+            mark = {
+                **self.folder.mark,
+                "command": self.origin.get("command"),
+                "settings": self.settings,
+                "recalled": self.flags_to_recall(),
+            }
             self.folder.remember(mark, unfinished=bool(more))
 
     def recall(self, state):

@@ -143,11 +143,11 @@ def run_all(todo, args, total):
                                 todo.pop(student)
                             bar.update()
                     except BaseException:
-                        signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a second Ctrl-C: it is over soon
+                        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C: it is over soon
                         for worker in multiprocessing.active_children():
                             worker.terminate()
                         pool.shutdown(cancel_futures=True)
-                        signal.signal(signal.SIGINT, signal.default_int_handler)
+                        signal.signal(signal.SIGINT, previous)
                         raise
             except BrokenProcessPool:
                 todo = {student: each for student, each in todo.items() if not known(*each[1:])}
