@@ -374,7 +374,7 @@ class VAE(nn.Module):
     def visualize_latent_space(self):
         """2(e)ii. Scatter of the means of q(z|x) of all training images, by class, latent_space.png; returns them.
 
-        The means are [N,latent] as numpy. Points are drawn in random order; a digit stands at its class's median.
+        The means are [N,latent] as numpy. Points are drawn in random order; a class's digit stands at its median.
         """
         mu = self.encoder(self.train_images)[0].cpu()
         digits = self.train_labels.argmax(1).cpu()
@@ -397,13 +397,13 @@ class VAE(nn.Module):
             )
         axes.set(xlabel="$\\mu_1$", ylabel="$\\mu_2$", title="Means of q(z|x), training images", aspect="equal")
         handles, labels = points.legend_elements(num=None, fmt="{x:.0f}")
-        axes.legend(handles, labels, title="digit", loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(handles, labels, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
         self.save(figure, "latent_space.png")
         return mu.numpy()
 
     @evaluating
     def visualize_inter_class_interpolation(self):
-        """2(e)iii. p(x|z) on the way between digits of different classes, inter_class_interpolation.png.
+        """2(e)iii. p(x|z) on the way between images of different classes, inter_class_interpolation.png.
 
         Returns the grid [90,338] of 3x11 images: a row is a pair, a column is alpha = 0, 0.1, ..., 1.
         """
@@ -419,7 +419,7 @@ class VAE(nn.Module):
         alphas = [step / 10 for step in range(11)]
         figure = draw_grid(
             grid,
-            "p(x|z) between the means of two digits, by alpha",
+            "p(x|z) between the means of two classes, by alpha",
             alphas,
             left=[b for a, b in digits],  # alpha = 0
             right=[a for a, b in digits],

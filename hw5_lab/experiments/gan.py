@@ -177,7 +177,7 @@ class GANExperiment(Experiment):
             f"of real images {metrics['frechet_distance_real']:.1f}, lower is better",
             f"  Inception-style score, from 1 to 10          {metrics['inception_score']:7.2f}; "
             f"of real images {metrics['inception_score_real']:.2f}, higher is better",
-            f"  shares of the ten digits                     {min(shares):.3f} to {max(shares):.3f}; 0.1 each is best",
+            f"  shares of the ten classes                    {min(shares):.3f} to {max(shares):.3f}; 0.1 each is best",
             *([FEW] if not metrics.get("comparable", True) else []),
         ]
 
@@ -208,7 +208,7 @@ class GANExperiment(Experiment):
         return history
 
     def visualize_findings(self, findings):
-        """Shares of the digits among samples and real images; samples above their nearest training images, quality.png.
+        """Shares of the classes in samples and real images; samples above their nearest training images, quality.png.
 
         These are the first ten samples, and the ten that are nearest to a training image.
         """
@@ -218,7 +218,7 @@ class GANExperiment(Experiment):
         for share, label, side in zip(findings["shares"], ("samples", "test images"), (-0.2, 0.2)):
             left.bar(np.arange(10) + side, share.numpy(), width=0.4, label=label)
         left.set(
-            xlabel="digit that the classifier sees", ylabel="share", title="Shares of the digits", xticks=range(10)
+            xlabel="class that the classifier sees", ylabel="share", title="Shares of the classes", xticks=range(10)
         )
         left.legend()
         right.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="upper")

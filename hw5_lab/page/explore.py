@@ -30,9 +30,13 @@ HERE = Path(__file__).resolve().parent
 FIGURES = {"vae": 350_000, "gan": 250_000, "diffusion": 200_000}  # bytes for the static figures, as base64
 TITLES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network", "diffusion": "Score matching"}
 TASKS = {
-    "vae": "Draw a digit, then a letter: how many nats lower is the ELBO of the letter?",
+    "vae": "Draw {a}, then a letter: how many nats lower is the ELBO of the letter?",
     "gan": "Find the sample that D is surest is a fake, and see which pixels give it away.",
     "diffusion": "Press Play: at which noise level σ can you first read the word?",
+}
+WORDS = {  # whether the data are digits: what their images and classes are called
+    True: {"thing": "digit", "a": "a digit", "kinds": "digits"},
+    False: {"thing": "image", "a": "an image", "kinds": "classes"},
 }
 CURVES = {  # title, unit and columns of history.csv
     "vae": [
@@ -104,7 +108,7 @@ CAPTIONS = {  # what the figures show, where no script runs
     "elbo": "The ELBO over the epochs",
     "gap": "The gap between log p(x) and the ELBO",
     "goal": "Training images",
-    "inter_class_interpolation": "Paths between codes of two digits",
+    "inter_class_interpolation": "Paths between codes of two classes",
     "interpolation": "Paths between two z",
     "latent_space": "Codes of test images",
     "losses": "Losses over the epochs",
@@ -158,6 +162,7 @@ def write_explore(experiment, metrics, kept, folder, findings):
         "metrics": metrics,
         "history": experiment.record["history"],
         "figures": figures,
+        "digits": " the images of " not in kept["data"],
     }
     text = page(experiment.kind, description(experiment, findings), run)
     write(folder / "explore.html", text.encode("utf-8"))
@@ -192,7 +197,8 @@ def page(kind, description, run):
     """The page as text.
 
     kind: "vae", "gan" or "diffusion"; description: of describe_vae() and its like. run: a dict of title, command, seed,
-    metrics {name: value}, history [row, ...] and figures [(name, PNG bytes), ...], which show where no script runs.
+    digits (whether the data are), metrics {name: value}, history [row, ...] and figures [(name, PNG bytes), ...], which
+    show where no script runs.
     """
     read = lambda name: (HERE / name).read_text(encoding="utf-8")
     images = [] if kind == "diffusion" else ["images.js"]
@@ -205,9 +211,11 @@ def page(kind, description, run):
         for title, unit, names in CURVES[kind]
         if columns & set(names)
     ]
+    words = WORDS[run["digits"]]
     shares = [run["metrics"].get(f"share_{digit}") for digit in range(10)]
     data = {
         "kind": kind,
+        **words,
         "model": description["model"],
         "history": rows,
         "curves": curves,
@@ -222,7 +230,7 @@ def page(kind, description, run):
         "base-uri 'none'; form-action 'none'",
         "kind": kind,
         "title": html.escape(run["title"]),
-        "task": html.escape("" if reason else TASKS[kind]),
+        "task": html.escape("" if reason else TASKS[kind].format(**words)),
         "command": html.escape(without_folders(run["command"])),
         "seed": html.escape(str(run["seed"])),
         "metrics": metrics_list(run["metrics"], GLOSSES[kind]),

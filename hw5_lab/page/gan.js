@@ -37,7 +37,7 @@ function ganPage(model, shares, measured) {
   if (pad.recall() && ["sample", "real"].some((name) => view.has(name))) choose(); // after the drawing
 }
 
-/** Samples with D(x), real digits beside them, the chosen image in large with the gradient of D. Returns what opens the view. */
+/** Samples with D(x), real images beside them, the chosen image in large with the gradient of D. Returns what opens the view. */
 function samplesPanel(gan, shown, show, way) {
   const { samples: count, versions } = gan,
     pages = Math.floor(gan.z.length / count);
@@ -49,13 +49,13 @@ function samplesPanel(gan, shown, show, way) {
   const realTiles = range(Math.min(5, gan.real.length)).map((i) => {
     const node = tile(28, () => showReal(i));
     const real = percent(sigmoid(gan.judge(gan.fromUnit(gan.real[i]))[0]));
-    node.show(gan.real[i], real, `Real digit ${i + 1}, D says ${real} real`);
+    node.show(gan.real[i], real, `Real ${hw5.page.thing} ${i + 1}, D says ${real} real`);
     return node;
   });
 
   function showReal(i) {
     way.leave();
-    show(gan.fromUnit(gan.real[i]), `real digit ${i + 1}`);
+    show(gan.fromUnit(gan.real[i]), `real ${hw5.page.thing} ${i + 1}`);
     for (const name of ["sample", "push"]) keep(name);
     keep("real", i + 1);
   }
@@ -206,7 +206,7 @@ function samplesPanel(gan, shown, show, way) {
       column(
         subtitle("Samples of G"),
         box("tiles samples", ...oneStop(tiles)),
-        subtitle("Real digits"),
+        subtitle(`Real ${hw5.page.thing}s`),
         box("tiles samples real", ...oneStop(realTiles)),
         about,
         row(
@@ -264,8 +264,8 @@ function drawForDPanel(gan, shown, show, way) {
   small.show(new Float64Array(784), "Nothing");
   const whole = panel(
     "Draw for D",
-    "Draw a digit that D takes for a real one. Then draw something that is none: D has only ever seen digits and " +
-      "samples of G.",
+    `Draw ${hw5.page.a} that D takes for a real one. Then draw something else: D has only ever seen ` +
+      `${hw5.page.thing}s of the data and samples of G.`,
     "draw",
     box(
       "split",
@@ -314,7 +314,7 @@ function histogramPanel(gan) {
         "% of the images",
         range(6).map((i) => [i * 4, `${i * 20}`]),
         [
-          { name: `${count} real digits, mean ${mean(logits.real)}`, colour: "accent", values: binned(logits.real) },
+          { name: `${count} real ${hw5.page.thing}s, mean ${mean(logits.real)}`, colour: "accent", values: binned(logits.real) },
           {
             name: `${logits.fake.length} samples, mean ${mean(logits.fake)}`,
             colour: "second",
@@ -324,7 +324,7 @@ function histogramPanel(gan) {
         "histogram",
       ),
       note(
-        `Shown a real digit and a sample, D finds the real one in ${percent(right)} of all pairs; by guessing it would be 50%.`,
+        `Shown a real ${hw5.page.thing} and a sample, D finds the real one in ${percent(right)} of all pairs; by guessing it would be 50%.`,
       ),
     );
   });
@@ -337,18 +337,18 @@ function histogramPanel(gan) {
   );
 }
 
-/** Shares of the ten digits, beside those of real images. */
+/** Shares of the ten classes, beside those of real images. */
 function sharesPanel(shares, real, measured) {
-  const lacking = range(10).filter((digit) => shares[digit] < real[digit] / 2);
+  const lacking = range(10).filter((label) => shares[label] < real[label] / 2);
   panel(
-    "Does G draw all ten digits?",
+    `Does G draw all ten ${hw5.page.kinds}?`,
     `A classifier has named the samples that the run measured${measured ? `, of epoch ${measured}` : ""}. ` +
-      "A short bar is a digit that G leaves out: mode collapse.",
+      "A short bar is one that G leaves out: mode collapse.",
     "",
     bars(
-      "Shares of the digits",
+      `Shares of the ${hw5.page.kinds}`,
       "% of the images",
-      range(10).map((digit) => [digit + 0.5, String(digit)]),
+      range(10).map((label) => [label + 0.5, String(label)]),
       [
         { name: "real test images", colour: "accent", values: real.map((share) => 100 * share) },
         { name: "samples", colour: "second", values: shares.map((share) => 100 * share) },
@@ -358,7 +358,7 @@ function sharesPanel(shares, real, measured) {
     note(
       lacking.length
         ? `Less than half as often as in the data: ${lacking.join(", ")}.`
-        : "Each digit is at least half as often as in the data.",
+        : "Each is at least half as often as in the data.",
     ),
   );
 }

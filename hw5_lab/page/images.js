@@ -128,7 +128,7 @@ function drawingPad(changed) {
         trace(context, stroke.map(to));
       }
       context.fillStyle = colour("muted");
-      if (!strokes.length) write(context, "draw a digit here", width / 2, 24 * rem, "center", 14);
+      if (!strokes.length) write(context, `draw ${hw5.page.a} here`, width / 2, 24 * rem, "center", 14);
       if (!strokes.length && shown) {
         const { image, side } = shown;
         context.imageSmoothingEnabled = false;

@@ -105,7 +105,7 @@ function vaePage(model) {
     : slidersPanel(vae, model, point, fed, moveTo);
   if (vae.grid) posteriorPanel(vae, point, fed, draws, moveTo);
   reparameterisationPanel(vae, fed, draws, moveTo);
-  panel("A path between two points", "Pin A, move z, pin B: is every image on the way a digit?", "", ...way.parts);
+  panel("A path between two points", "Pin A, move z, pin B: does every image on the way look real?", "", ...way.parts);
   if (model.gaps) gapsPanel(vae, model, drawing);
 
   Object.assign(hw5, { vae, feed, point, fed, draws });
@@ -123,7 +123,7 @@ function vaePage(model) {
   const other = Math.max(
     0,
     labels.findIndex((label, i) => label !== labels[start] && i < count),
-  ); // an image of another digit
+  ); // an image of another class
   way.recall([start, other].map((i) => [vae.encode(drawing.imageAt(i)).mu, `code of a ${labels[i]}`]));
 }
 
@@ -176,7 +176,7 @@ function drawPanel(vae, model, fed, feed) {
   fed.watch((now) => {
     if (!now) {
       numbers.clear();
-      about.textContent = "Draw a digit, or load an image.";
+      about.textContent = `Draw ${hw5.page.a}, or load a test image.`;
       for (const each of [input, atMean, atBest]) each.show(new Float64Array(area), "Nothing");
       return;
     }
@@ -205,9 +205,9 @@ function drawPanel(vae, model, fed, feed) {
     ...(vae.grid ? [figure(atBest, "at highest p(z|x)", "best")] : []),
   ];
   const whole = panel(
-    "Draw a digit",
+    `Draw ${hw5.page.a}`,
     `Strokes are scaled and centred as MNIST was, and ${prepared[pixels]}. The higher the ELBO, the ` +
-      "better the model explains your digit.",
+      "better the model explains your drawing.",
     "draw",
     box(
       "split",
@@ -416,8 +416,8 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
   panel(
     flat ? "The latent plane" : "The latent line",
     flat
-      ? "Every point z is an image. The circles are one and two standard deviations of the prior: are there places inside that give no digit?"
-      : "Every point z is an image. The small digits are the codes of test images, each in the row of its digit.",
+      ? "Every point z is an image. The circles are one and two standard deviations of the prior: are there places inside that give no clear image?"
+      : "Every point z is an image. The small numbers are the labels of test images, at their codes and in a row for each label.",
     "",
     box(
       "latents",
@@ -436,7 +436,7 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
       ...movers(vae, fed, moveTo),
       back,
       csv("codes", () => [
-        ["digit", "z1", "z2"].slice(0, 1 + vae.latent),
+        ["label", "z1", "z2"].slice(0, 1 + vae.latent),
         ...labels.map((label, i) => [label, ...codes.subarray(i * vae.latent, (i + 1) * vae.latent)]),
       ]),
     ),

@@ -124,6 +124,7 @@ def a_run(title="A run", command="python hw5.py", epochs=5, **more):
         "title": title,
         "command": command,
         "seed": 1234,
+        "digits": True,
         "history": history,
         "metrics": {"test_elbo": -150.25, "device": "cpu", "bad": math.nan, "cosine_0.1": 0.5, **shares},
         "figures": [("samples.png", a_figure())],

@@ -20,7 +20,7 @@ from hw5_lab.page.layers import restored, run
 from hw5_lab.runs.folder import FIGURE
 from helpers import ROOT, SAMPLE, run_script
 
-KEPT = {"command": "python hw5.py", "seed": 0}
+KEPT = {"command": "python hw5.py", "seed": 0, "data": "10,000 images of MNIST"}
 
 
 def test_the_same_run_writes_the_same_bytes():
@@ -61,6 +61,12 @@ def test_a_run_leaves_a_page_and_evaluate_the_same(script, tmp_path):
     assert run_script(script, "--evaluate", *more, *small, *flags).returncode == 0
     assert (tmp_path / "run" / "explore.html").read_bytes() == page
     assert str(tmp_path).encode() not in page and b"data:image/png" in page and b'"model":{' in page
+
+
+@pytest.mark.parametrize("data, task", [("10,000 images of MNIST", "a digit"), ("5 of the images of /a", "an image")])
+def test_a_page_knows_by_the_run_whether_its_data_are_digits(data, task, tmp_path):
+    explore.write_explore(make_vae().experiment, {}, {**KEPT, "data": data}, tmp_path, {})
+    assert f"Draw {task}, then a letter" in (tmp_path / "explore.html").read_text(encoding="utf-8")
 
 
 def test_a_page_is_replaced_at_once(tmp_path):

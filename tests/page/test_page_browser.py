@@ -697,6 +697,15 @@ def test_kept_images_stand_for_generators_that_do_not_fit(open_page):
         assert page.get_by_label("Generator").input_value() == "2", "other noise needs a generator"
 
 
+@pytest.mark.parametrize("name", ["vae", "vae20", "gan"])
+def test_a_page_of_other_images_speaks_of_no_digit(open_page, name):
+    """Of what is read, seen and read out; of digits it does speak."""
+    seen = "document.body.innerText + [...document.querySelectorAll('[aria-label]')].map((node) => node.ariaLabel)"
+    for digits in (True, False):
+        with open_page(name, page_of(name, digits=digits)) as page:
+            assert ("digit" in page.evaluate(seen).lower()) == digits
+
+
 def test_d_judges_a_drawing_and_a_real_digit(open_page):
     model = make_gan()
     with open_page("gan") as page:
