@@ -341,13 +341,13 @@ def caption(name):
 
 
 @cache  # the page is written twice
-def smaller(content, width=640, colours=32):
-    """A PNG figure of no more than this width and so many colours."""
+def smaller(content, width=640, colours=64):
+    """A PNG figure of no more than this width and so many colours. An octree, unlike a median cut, keeps rare hues."""
     from PIL import Image  # comes with matplotlib
 
     image = Image.open(io.BytesIO(content)).convert("RGB")
     if image.width > width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.quantize(colours).save(buffer, "PNG", optimize=True)
+    image.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -1,15 +1,18 @@
 """explore.html as a file: what a run leaves, what stands in it, and what it says of networks that it cannot run."""
 
 import copy
+import io
 import math
 import re
 import shlex
 import time
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from pages import LARGEST, MODELS, a_figure, a_run, describe, kind_of, make_diffusion, make_gan, make_vae, page_of
+from PIL import Image
 from torch import nn
 
 import hw5_vae
@@ -194,6 +197,21 @@ def test_a_wide_network_gets_a_coarser_grid():
     assert sizes[0] == 88, "16 million hidden units at most"
     assert sizes[1] == 78, "a billion products at most"
     assert 60 < sizes[2] < 128
+
+
+def test_a_figure_keeps_the_hues_of_all_classes(tmp_path):
+    """Points of ten colours, one class a hundred times rarer than another. The two most alike differ by 106."""
+    figure = hw5_vae.new_figure(7, 6)
+    rng = np.random.default_rng(0)
+    labels = rng.choice(10, 4000, p=[0.5, 0.2, 0.1, 0.07, 0.05, 0.03, 0.02, 0.015, 0.01, 0.005])
+    figure.subplots().scatter(*rng.normal(size=(2, 4000)), s=3, c=labels, cmap="tab10", vmin=0, vmax=9)
+    figure.savefig(tmp_path / "a.png", dpi=120)
+    kept = Image.open(io.BytesIO(explore.smaller((tmp_path / "a.png").read_bytes()))).convert("RGB")
+    colours = np.array(kept).reshape(-1, 3).astype(int)
+    wanted = (255 * np.array(matplotlib.colormaps["tab10"].colors)).astype(int)
+    nearest = np.abs(colours[:, None] - wanted).sum(2)
+    for colour, distance in enumerate(nearest.min(0)):
+        assert distance < 50, f"the colour of class {colour} is lost: the nearest differs by {distance}"
 
 
 def test_a_student_s_gan_is_described_as_it_is():
