@@ -341,7 +341,7 @@ def caption(name):
 
 
 @cache  # the page is written twice
-def smaller(content, width=640, colours=64):
+def smaller(content, width=640, colours=128):
     """A PNG figure of no more than this width and so many colours. An octree, unlike a median cut, keeps rare hues."""
     from PIL import Image  # comes with matplotlib
 
