@@ -26,10 +26,7 @@ function makeStage({ window: [[left, right], [low, high]] }, { data }) {
     fromShares,
     toCanvas,
     centre: [left + width / 2, middle],
-    inside: ([x, y]) => [
-      Math.min(right, Math.max(left, x)),
-      Math.min(middle + tall / 2, Math.max(middle - tall / 2, y)),
-    ],
+    inside: ([x, y]) => [clamp(x, left, right), clamp(y, middle - tall / 2, middle + tall / 2)],
     /** The middles of columns x rows cells, from the top left: x [columns*rows,2]. */
     lattice(columns) {
       const rows = Math.round((columns * tall) / width);
@@ -82,10 +79,10 @@ function samplingPanel(diffusion, model, stage) {
     target = 0,
     withData = view.get("data") === "1", // hidden at first, for the samples should show the word
     ended = -Infinity,
-    cross = stage.centre,
+    cross = stage.centre, // where Enter starts a point
     timer = 0,
     touched = 0,
-    cancel = () => {}; // cross: where Enter starts a point
+    cancel = () => {};
   hw5.chain = Object.defineProperty(chain, "at", { get: () => at });
   for (const kind of ["pointermove", "keydown"])
     addEventListener(
@@ -108,27 +105,42 @@ function samplingPanel(diffusion, model, stage) {
     at = target = step;
     scrub.set(step);
     const { total } = chain,
-      sigma = levels[chain.levelAt(step)];
-    status.textContent =
-      step === total
+      sigma = levels[chain.levelAt(step)],
+      some = chain.count + chain.mine.length > 0;
+    status.textContent = !some
+      ? "No points: click into the picture to start one."
+      : step === total
         ? `Step ${total}: the noise that was left, ${sigmaText(sigma)}, is taken away.`
         : `Step ${step} of ${total}, ${sigmaText(sigma)}, ${plural(chain.frames[step].length / 2, "point")}.`;
+    field.told = `Sampling with ${chain.source === "best" ? "the best possible" : "the network's"} score. ${status.textContent}`;
+    playButton.disabled = numbers.disabled = !some;
+    stepButton.disabled = levelButton.disabled = !some || step === total;
+    removal.disabled = !chain.mine.length;
+    legend();
     playButton.textContent = play.running ? "Pause" : step === total ? "Replay" : "Play";
     showFormula(step);
     field.later();
   }
-  /** The update that led to a step, with the numbers of one point: the user's last one, or the first. */
+  /** Leaves out of the legend what does not show. */
+  function legend() {
+    [withData, chain.count, chain.mine.length].forEach((shown, i) => {
+      meanings.children[i].hidden = !shown;
+    });
+  }
+  /** The update that led to a step, with the numbers of the last point: of the user's, where there is one already. */
   function showFormula(step) {
-    if (!step || step === chain.total) {
-      formula.textContent = step
-        ? `x + σ² s(x, σ), the mean of the clean point: no noise is left.`
-        : "x ← x + α s(x, σ) + √(2α) ε, with α = eps (σ / σ_last)² and ε from a standard normal.";
+    const i = step ? chain.frames[step - 1].length / 2 - 1 : -1;
+    if (i < 0 || step === chain.total) {
+      formula.textContent =
+        i < 0
+          ? `x ← x + α s(x, σ)${chain.noise ? " + √(2α) ε, with ε from a standard normal and" : ", with"} ` +
+            `α = ${axisText(diffusion.stepSize(levels.at(-1), chain.factor))} · (σ / ${levels.at(-1).toFixed(3)})².`
+          : `x + σ² s(x, σ), the mean of the clean point: no noise is left.`;
       return;
     }
-    const i = chain.frames[step - 1].length / 2 - 1,
-      { alpha, x, s, next, noise: drawn } = chain.parts(step - 1, i);
+    const { alpha, x, s, next, noise: drawn } = chain.parts(step - 1, i);
     formula.textContent =
-      `α = ${alpha.toPrecision(2)}. ${chain.mine.length ? "Your last point" : "One point"}: ${tuple(x)} + α · (${[...s].map((value) => fixed(value)).join(", ")})` +
+      `α = ${alpha.toPrecision(2)}. ${i < chain.count ? "One point" : "Your last point"}: ${tuple(x)} + α · (${[...s].map((value) => fixed(value)).join(", ")})` +
       `${chain.noise ? ` + ${Math.sqrt(2 * alpha).toPrecision(2)} · ${tuple(drawn)}` : ""} = ${tuple(next)}`;
   }
   /** Goes to a step, computing what is not there yet without stopping the page. */
@@ -144,19 +156,21 @@ function samplingPanel(diffusion, model, stage) {
       };
     if (!missing) return arrive();
     const work = () => {
-      chain.advance();
-      status.textContent = `Computing: step ${chain.frames.length - 1} of ${target} …`;
+      if (chain.frames.length <= target) chain.advance(); // ahead() may have been there
+      status.textContent = `Computing: step ${Math.min(chain.frames.length - 1, target)} of ${target} …`;
     };
     cancel = inSlices(missing, work, arrive);
   }
-  /** From the start, with the present settings; goes to a step, or plays on. */
+  const keepMine = () => keep("mine", chain.mine.length ? short(chain.mine.flat()) : undefined);
+  /** From the start, with the present settings and the user's points where they were placed; goes to a step, or plays on. */
   function restart(step = 0) {
     const playing = play.running;
     halt();
+    if (built) chain.mine = chain.mine.map(([x, y]) => [x, y, 0]); // at load: as the address says
     chain.restart();
     keep("run", short([chain.seed, chain.count, chain.perLevel, chain.factor, +chain.noise]));
     keep("score", chain.source);
-    keep("mine", chain.mine.length ? short(chain.mine.flat()) : undefined);
+    keepMine();
     keep("step", 0);
     goTo(0);
     ahead();
@@ -165,12 +179,13 @@ function samplingPanel(diffusion, model, stage) {
   }
   function addPoint(point) {
     cancel();
-    if (at === chain.total) at = 0; // at the end there is nothing left to follow
+    if (at === chain.total) at = target = 0; // at the end there is nothing left to follow
     chain.add(point, at);
-    keep("mine", short(chain.mine.flat()));
-    keep("step", at);
+    keepMine();
     ahead();
-    goTo(at);
+    if (play.running) goTo(at);
+    else reach(target); // which may be computed still
+    keep("step", target);
     say(`Point started. ${status.textContent}`);
   }
   const play = animation(
@@ -195,11 +210,8 @@ function samplingPanel(diffusion, model, stage) {
     play.stop();
   }
 
-  const help =
-    "Points that follow the score, over its field of arrows. Click to start a point there. " +
-    "Keyboard: the arrow keys move a cross, Enter starts a point.";
   const field = surface(
-    help,
+    "Sampling",
     stage.aspect,
     (context, pixels) => {
       const x = chain.frames[at],
@@ -212,7 +224,9 @@ function samplingPanel(diffusion, model, stage) {
       context.lineWidth = 1.5;
       for (let i = chain.count; i < x.length / 2; i++) {
         // the ways of the user's own points
-        const way = chain.frames.slice(chain.births[i], at + 1).map((frame) => stage.toCanvas(frame, pixels, i));
+        const way = chain.frames
+          .slice(chain.mine[i - chain.count][2], at + 1)
+          .map((frame) => stage.toCanvas(frame, pixels, i));
         for (const [opacity, part] of [
           [0.3, way.slice(0, -40)],
           [1, way.slice(-41)],
@@ -230,7 +244,10 @@ function samplingPanel(diffusion, model, stage) {
       if (document.activeElement === field && field.byKeys)
         marker(context, stage.toCanvas(cross, pixels), colour("text"), colour("paper"));
     },
-    { interactive: true, scrolls: true },
+    {
+      help: "Click to start a point there. Keyboard: the arrow keys move a cross, Enter starts a point.",
+      scrolls: true,
+    },
   );
   field.id = "field";
   drag(
@@ -241,17 +258,18 @@ function samplingPanel(diffusion, model, stage) {
     (dx, dy) => {
       cross = stage.inside([cross[0] + (dx * stage.width) / 60, cross[1] - (dy * stage.width) / 60]);
       field.later();
+      say(`cross at ${tuple(cross)}`);
     },
   );
   field.addEventListener("keydown", (event) => {
     if (event.key === "Enter") addPoint(cross);
   });
 
-  const meanings = key("Colours", [
-    ["data", "data"],
+  const meanings = key([
+    ["data", "small squares: data"],
     ["accent", "samples"],
     ["second", "your points"],
-    ["muted", "direction of the score"],
+    ["muted", "arrows: direction of the score"],
   ]);
   const status = note(),
     formula = element("p", { class: "formula" });
@@ -268,20 +286,23 @@ function samplingPanel(diffusion, model, stage) {
     },
     { class: "main" },
   );
+  const stepButton = button("Step", () => reach(target + 1)),
+    levelButton = button("Next level", () => reach(endOfLevel())),
+    removal = button("Remove my points", () => {
+      chain.mine = [];
+      restart();
+      say("Your points are removed. Step 0.");
+    });
   const buttons = row(
     playButton,
-    button("Step", () => reach(target + 1)),
-    button("Next level", () => reach(endOfLevel())),
+    stepButton,
+    levelButton,
     button("New noise", () => {
       chain.seed += 1;
       restart();
       say("New noise. Step 0.");
     }),
-    button("Remove my points", () => {
-      chain.mine = [];
-      restart();
-      say("Your points are removed. Step 0.");
-    }),
+    removal,
   );
   const scrub = slider("Step of sampling", { min: 0, max: chain.total, step: 1, value: 0 }, reach, String);
   const setting =
@@ -291,6 +312,10 @@ function samplingPanel(diffusion, model, stage) {
       scrub.querySelector("input").max = chain.total;
       restart(Math.min(target, chain.total));
     };
+  const numbers = csv("points", () => [
+    ["x", "y"],
+    ...range(chain.frames[at].length / 2).map((i) => [...chain.frames[at].subarray(2 * i, 2 * i + 2)]),
+  ]);
   const many = (options, chosen) =>
     options.some(([value]) => value === chosen) ? options : [...options, [chosen, String(chosen)]];
   panel(
@@ -300,7 +325,7 @@ function samplingPanel(diffusion, model, stage) {
     "",
     buttons,
     status,
-    figure(field, meanings, "sampling"),
+    figure(field, meanings, "sampling, step by step"),
     formula,
     scrub,
     row(
@@ -353,18 +378,18 @@ function samplingPanel(diffusion, model, stage) {
       tick("noise in each step", chain.noise, setting("noise", Boolean)),
       tick("show the data", withData, (yes) => {
         withData = yes;
+        legend();
         keep("data", yes ? 1 : undefined);
         field.later();
       }),
-      csv("points", () => [
-        ["x", "y"],
-        ...range(chain.frames[at].length / 2).map((i) => [...chain.frames[at].subarray(2 * i, 2 * i + 2)]),
-      ]),
+      numbers,
     ),
   );
   const mine = (view.get("mine") ?? "").split(",").map(parseFloat);
-  if (mine.length > 1 && mine.every(Number.isFinite))
-    chain.mine = range(mine.length >> 1).map((i) => mine.slice(2 * i, 2 * i + 2));
+  if (mine.every(Number.isFinite))
+    chain.mine = range(Math.floor(mine.length / 3))
+      .map((i) => [mine[3 * i], mine[3 * i + 1], clamp(Math.floor(mine[3 * i + 2]), 0, chain.total - 1)])
+      .sort(([, , a], [, , b]) => a - b);
   restart((viewed("step", 1) ?? [0])[0]);
 }
 
@@ -377,7 +402,7 @@ function comparisonPanel(diffusion, model, stage) {
   const noise = normals(77, data.length),
     last = levels.length - 1,
     [first, ...place] = viewed("compare", 3) ?? [Math.min(last, 5)];
-  let level = Math.min(last, Math.max(0, Math.round(first))),
+  let level = clamp(Math.round(first), 0, last),
     noisy = view.get("noisy") !== "0";
   let at = place.length ? place : stage.fromShares(0.3, 0.5);
 
@@ -403,11 +428,8 @@ function comparisonPanel(diffusion, model, stage) {
     );
     return result;
   }
-  const help =
-    "Where the network's score and the best possible score differ. " +
-    "Drag, or use the arrow keys, to compare both at a point.";
   const map = surface(
-    help,
+    "The network's score and the best possible one",
     stage.aspect,
     (context, pixels, height) => {
       const { difference, done } = (measured[level] ||= measure(level)),
@@ -426,12 +448,13 @@ function comparisonPanel(diffusion, model, stage) {
       context.strokeStyle = colour("text");
       context.lineWidth = 2;
       circle(context, ...stage.toCanvas(at, pixels), 9, "stroke");
+      if (done) return;
+      context.fillStyle = colour("paper");
+      context.fillRect(0, 0, pixels, 24 * rem);
       context.fillStyle = colour("text");
-      context.strokeStyle = colour("paper");
-      context.lineWidth = 4;
-      if (!done) write(context, "computing the difference …", pixels / 2, 22 * rem, "center", 14, true);
+      write(context, "computing the difference …", pixels / 2, 17 * rem, "center", 14);
     },
-    { interactive: true },
+    { help: "Drag, or use the arrow keys, to compare both at a point." },
   );
   map.id = "compare";
 
@@ -448,13 +471,15 @@ function comparisonPanel(diffusion, model, stage) {
       a = diffusion.network(x, sigma),
       b = diffusion.best(x, sigma);
     const cosine = (a[0] * b[0] + a[1] * b[1]) / (Math.hypot(...a) * Math.hypot(...b));
-    const angle = `${((Math.acos(Math.min(1, Math.max(-1, cosine))) * 180) / Math.PI).toFixed(0)}°`;
+    const angle = `${((Math.acos(clamp(cosine, -1, 1)) * 180) / Math.PI).toFixed(0)}°`;
     facts.set({
       network: Math.hypot(...a).toFixed(1),
       best: Math.hypot(...b).toFixed(1),
       angle,
       difference: (sigma * Math.hypot(a[0] - b[0], a[1] - b[1])).toFixed(2),
     });
+    heading.textContent = `At the circle, ${sigmaText(sigma)}`;
+    map.told = `The network's score and the best possible one, ${sigmaText(sigma)}`;
     map.later();
     keep("compare", short([level, ...at]));
     say(`${sigmaText(sigma)}, angle ${angle}`);
@@ -474,17 +499,19 @@ function comparisonPanel(diffusion, model, stage) {
     },
     (value) => sigmaText(levels[value]),
   );
-  const meanings = key("Colours", [
+  const heading = subtitle("");
+  const meanings = key([
+    ["data", "small squares: data"],
     ["text", "direction of the best possible score"],
     ["accent", "direction of the network's"],
     ["second", "they differ: full colour where σ · |difference| is 8 or more"],
   ]);
   panel(
     "Forward: noise on the data, and the way back",
-    `The gray points are the data with noise of this σ, as in training; an arrow points back. ${
+    `The gray points are the data with noise of this σ, as in training; at each place two arrows point back. ${
       model.told
         ? "Look far from the points, where the network has learned little."
-        : "This network s(x) is not told σ, and its score is s(x)/σ: compare the directions at the largest noise."
+        : "This network s(x) is not told σ: its score s(x)/σ has the same direction at every σ. Where does it fit the best one?"
     }`,
     "",
     slide,
@@ -494,8 +521,8 @@ function comparisonPanel(diffusion, model, stage) {
       map.later();
       say(yes ? "Data with noise" : "Data without noise");
     }),
-    figure(map, meanings, "comparison"),
-    subtitle("At the circle"),
+    figure(map, meanings, "the two scores"),
+    heading,
     facts,
   );
   probe(at);

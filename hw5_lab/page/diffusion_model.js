@@ -66,14 +66,19 @@ function prepareDiffusion(model) {
   return { network, best, scores, langevin, stepSize, field, data, levels };
 }
 
-/** Annealed Langevin dynamics of many points. frames[step] are the points at a step; the user's own, which start at
- *  `mine`, come after the first `count`, and births says at which step each point started. */
+/** Annealed Langevin dynamics of many points. frames[step] are the points at a step: `count` of them, and after these the
+ *  user's own, mine [[x, y, the step at which it starts], ...] in the order of these steps. */
 function samplingChain(diffusion, { start }, settings) {
   const { levels } = diffusion;
-  const chain = { ...settings, mine: [], frames: [], births: [] };
+  const chain = { ...settings, mine: [], frames: [] };
   Object.defineProperty(chain, "total", { get: () => chain.perLevel * levels.length + 1 }); // the last one takes noise away
   chain.levelAt = (step) => Math.min(levels.length - 1, Math.floor(step / chain.perLevel));
 
+  /** Appends a frame: x, and the user's points that start now. */
+  const append = (x) => {
+    const fresh = chain.mine.slice(x.length / 2 - chain.count).filter(([, , start]) => start <= chain.frames.length);
+    chain.frames.push(Float64Array.from([...x, ...fresh.flatMap(([a, b]) => [a, b])]));
+  };
   /** Computes the next frame; false at the end. */
   chain.advance = () => {
     const step = chain.frames.length - 1,
@@ -82,34 +87,24 @@ function samplingChain(diffusion, { start }, settings) {
       sigma = levels[chain.levelAt(step)];
     if (step === chain.total) return false;
     if (step < chain.total - 1)
-      chain.frames.push(
-        diffusion.langevin(x, sigma, score, chain.noise ? 7919 * chain.seed + step : undefined, chain.factor),
-      );
+      append(diffusion.langevin(x, sigma, score, chain.noise ? 7919 * chain.seed + step : undefined, chain.factor));
     else {
       const s = score(x, sigma);
-      chain.frames.push(x.map((value, i) => value + sigma ** 2 * s[i]));
+      append(x.map((value, i) => value + sigma ** 2 * s[i]));
     }
     return true;
   };
-  /** Forgets what comes after a step. The user's points that have not started yet start there. */
-  chain.cut = (step) => {
-    const x = chain.frames[step],
-      missing = chain.mine.slice(x.length / 2 - chain.count);
-    chain.frames.length = step;
-    chain.frames.push(Float64Array.from([...x, ...missing.flat()]));
-    chain.births = chain.births.map((birth) => Math.min(birth, step));
-  };
-  /** From the start; the user's own points start where they were placed. */
+  /** From the start. */
   chain.restart = () => {
-    const noise = normals(chain.seed, 2 * chain.count).map((value) => start[0] + start[1] * value);
-    chain.frames = [Float64Array.from([...noise, ...chain.mine.flat()])];
-    chain.births = Array(chain.count + chain.mine.length).fill(0);
+    chain.frames = [];
+    append(normals(chain.seed, 2 * chain.count).map((value) => start[0] + start[1] * value));
   };
-  /** A new point of the user's, which starts at a step. */
+  /** A new point of the user's, which starts at a step; so do those that would start later. What came after is forgotten. */
   chain.add = (point, step) => {
-    chain.mine.push([...point]);
-    chain.births.push(step);
-    chain.cut(step);
+    const x = chain.frames[step];
+    chain.mine = [...chain.mine, [...point, step]].map(([a, b, begin]) => [a, b, Math.min(begin, step)]);
+    chain.frames.length = step;
+    append(x);
   };
   /** The parts of the step that comes after frame `step`, for point i: x, s, noise, the next x. */
   chain.parts = (step, i) => {

@@ -31,7 +31,7 @@ FIGURES = {"vae": 350_000, "gan": 250_000, "diffusion": 200_000}  # bytes for th
 TITLES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network", "diffusion": "Score matching"}
 TASKS = {
     "vae": "Draw {a}, then a letter: how many nats lower is the ELBO of the letter?",
-    "gan": "Find the sample that D is surest is a fake, and see which pixels give it away.",
+    "gan": "Find the sample with the lowest D(x): which of its pixels give it away?",
     "diffusion": "Press Play: at which noise level σ can you first read the word?",
 }
 WORDS = {  # whether the data are digits: what their images and classes are called
@@ -81,10 +81,10 @@ GLOSSES = {  # readable names of the numbers of metrics.json that the page shows
         "frechet_distance_last": "Fréchet distance of the last epoch",
         "inception_score": "Inception-style score, 1 to 10",
         "inception_score_real": "Inception-style score of real images",
-        "precision": "precision: samples in the neighbourhood of real images (noise can reach 1 too)",
-        "recall": "recall: real images in the neighbourhood of samples",
-        "precision_real": "precision of one half of the real images beside the other",
-        "recall_real": "recall of one half of the real images beside the other",
+        "precision": "precision: share of samples that lie near a real image (noise can reach 100% too)",
+        "recall": "recall: share of real images that lie near a sample",
+        "precision_real": "precision between two halves of the real images",
+        "recall_real": "recall between two halves of the real images",
         "nearest_distance": "median distance of a sample to its nearest training image",
         "nearest_distance_real": "median distance of a test image to its nearest training image",
         "classifier_accuracy": "accuracy of the classifier that measures",
@@ -95,7 +95,7 @@ GLOSSES = {  # readable names of the numbers of metrics.json that the page shows
         "score_error": "excess over a perfect score",
         "cosine_lowest_from_0.03": "lowest cosine to the best score, σ ≥ 0.03",
         "outside_cosine": "cosine to the best score, far from the data",
-        "outside_share_towards_data": "share of arrows there that point to the data",
+        "outside_share_towards_data": "share of the scores far from the data that point towards it",
         "sliced_wasserstein": "distance of samples to data",
         "sliced_wasserstein_data": "distance of two draws of data",
         "far_share": "share of samples far from every letter",
@@ -110,10 +110,10 @@ CAPTIONS = {  # what the figures show, where no script runs
     "goal": "Training images",
     "inter_class_interpolation": "Paths between codes of two classes",
     "interpolation": "Paths between two z",
-    "latent_space": "Codes of test images",
+    "latent_space": "Means of q(z|x), training images",
     "losses": "Losses over the epochs",
     "manifold": "Decoded images all over the latent plane",
-    "quality": "Quality of samples over the epochs",
+    "quality": "Shares of the classes, and samples above their nearest training images",
     "reconstructions": "Test images and their reconstructions",
     "samples": "Samples",
     "score_field": "The score that was learned",
@@ -309,11 +309,12 @@ def with_unit(name, found):
     value, error = found[name], found.get(f"{name}_stderr", 0)
     if name.startswith(SHARES):
         return f"{100 * value:.3g}%"
+    minus = lambda text: text.replace("-", "−")
     unit = " nats" if name.startswith(("test_", "train_log")) else ""
     if not error:
-        return f"{value:.4g}{unit}"
+        return minus(f"{value:.4g}{unit}")
     digits = max(0, -math.floor(math.log10(error)))
-    return f"{value:.{digits}f} ± {error:.{digits}f}{unit}"
+    return minus(f"{value:.{digits}f} ± {error:.{digits}f}{unit}")
 
 
 def figures_list(figures, room):

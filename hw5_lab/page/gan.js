@@ -30,18 +30,18 @@ function ganPage(model, shares, measured) {
     "",
     ...way.parts,
   );
-  way.recall([0, 5].map((i) => [gan.z[i], `sample ${i + 1}`]));
   shown.watch(({ z }) => way.allow(Boolean(z), "Only a sample of G has a z to pin: choose one."));
   Object.assign(hw5, { gan, shown });
   choose();
   if (pad.recall() && ["sample", "real"].some((name) => view.has(name))) choose(); // after the drawing
+  way.recall([0, 5].map((i) => [gan.z[i], `sample ${i + 1}`]));
 }
 
 /** Samples with D(x), real images beside them, the chosen image in large with the gradient of D. Returns what opens the view. */
 function samplesPanel(gan, shown, show, way) {
   const { samples: count, versions } = gan,
     pages = Math.floor(gan.z.length / count);
-  const state = { page: 0, version: versions.length - 1, chosen: 0, direction: 0 };
+  const state = { page: 0, version: versions.length - 1, chosen: 0, direction: 0, push: 0 };
   let z = [],
     images = [];
 
@@ -72,17 +72,25 @@ function samplesPanel(gan, shown, show, way) {
       tiles[i].show(gan.toUnit(images[i]), real, `Sample ${i + 1}, D says ${real} real`);
     });
     about.textContent =
-      `Noise ${state.page + 1} of ${pages}. Generator ${version.name}.` +
+      `Noise ${state.page + 1} of ${pages}. Generator ${version.name}; D is always that of the end.` +
       (version.images ? " These images were kept from training." : "");
   }
   const nameOf = (i) => `sample ${i + 1}${state.page ? ` of noise ${state.page + 1}` : ""}`;
   function select(i) {
-    way.leave();
     state.chosen = i;
-    push.set(0);
-    show(images[i], nameOf(i), z[i]);
+    push.set((state.push = 0));
+    look();
+  }
+  /** Shows the chosen sample, or what G makes of its z that is pushed along a direction. */
+  function look() {
+    const { chosen: i, direction: k, push: far, version } = state;
+    way.leave();
+    const to = far ? z[i].map((value, d) => value + far * gan.directions[k * gan.zdim + d]) : z[i];
+    if (far) show(gan.generate(to, 1, versions[version].network), `${nameOf(i)}, pushed by ${fixed(far, 1)}`, to);
+    else show(images[i], nameOf(i), to);
+    keep("real");
     keep("sample", i + 1);
-    for (const name of ["real", "push"]) keep(name);
+    keep("push", k || far ? short([k, far]) : undefined);
   }
   function refresh() {
     if (versions[state.version].images && state.page) state.page = 0; // kept images have the first noise
@@ -115,7 +123,6 @@ function samplesPanel(gan, shown, show, way) {
   // ---- the chosen image
 
   const large = thumbnail("The image", 28),
-    caption = element("span"),
     opinion = element("p", { class: "verdict" });
   const slopes = element("canvas", {
     width: 28,
@@ -155,27 +162,17 @@ function samplesPanel(gan, shown, show, way) {
   redraws.push(() => shown.value && paintGradient(gan.toUnit(shown.value.x)));
   shown.watch(({ x, name, z: made, logit }) => {
     large.show(gan.toUnit(x), `${name}. D says ${percent(sigmoid(logit))} real.`);
-    caption.textContent = name;
-    opinion.textContent = `D(x) = ${percent(sigmoid(logit))} real (logit ${fixed(logit, 2)})`;
+    opinion.textContent = `${name[0].toUpperCase()}${name.slice(1)}: D(x) = ${percent(sigmoid(logit))} real (logit ${fixed(logit, 2)})`;
     showGradient(x);
     tiles.forEach((each, i) => each.setAttribute("aria-pressed", String(made === z[i])));
-    push.hidden = direction.hidden = !made || !ways.length || Boolean(versions[state.version].images);
+    for (const each of [push, direction]) enable(each, made && !versions[state.version].images); // they keep their room
   });
   const push = slider(
     "Push z of the chosen sample",
     { min: -4, max: 4, step: 0.1, value: 0 },
     (value) => {
-      way.leave();
-      keep("real");
-      keep("sample", state.chosen + 1);
-      keep("push", short([state.direction, value]));
-      const from = z[state.chosen],
-        to = from.map((each, i) => each + value * gan.directions[state.direction * gan.zdim + i]);
-      show(
-        gan.generate(to, 1, versions[state.version].network),
-        `${nameOf(state.chosen)}, pushed by ${fixed(value, 1)}`,
-        to,
-      );
+      state.push = value;
+      look();
     },
     (value) => fixed(value, 1),
   );
@@ -185,16 +182,19 @@ function samplesPanel(gan, shown, show, way) {
   ]);
   const direction = choice("Direction of the push", ways, (value) => {
     state.direction = +value;
-    select(state.chosen);
+    look();
   });
 
-  const chosen = column(
-    box("beside", figure(large, caption, "chosen"), figure(slopes, "gradient of D", "gradient")),
-    opinion,
-    key("Gradient of D", [
+  const meanings = key(
+    [
       ["accent", "a brighter pixel raises D(x)"],
       ["second", "a darker pixel raises D(x)"],
-    ]),
+    ],
+    "gradient of D",
+  );
+  const chosen = column(
+    box("beside", figure(large, "image", "the chosen image"), figure(slopes, meanings, "the gradient of D")),
+    opinion,
   );
   panel(
     "Samples, and what D thinks of them",
@@ -217,8 +217,7 @@ function samplesPanel(gan, shown, show, way) {
           ]),
         ),
         ...(versions.length > 1 ? [generators] : []),
-        push,
-        ...(ways.length ? [direction] : []),
+        ...(ways.length ? [push, direction] : []),
       ),
       chosen,
     ),
@@ -243,9 +242,9 @@ function samplesPanel(gan, shown, show, way) {
     generators.set(state.version);
     refresh();
     if (real) return showReal(within("real", real, realTiles.length));
-    if (!ways[along] || push.hidden) return;
-    push.set(far);
-    push.querySelector("input").dispatchEvent(new Event("input"));
+    if (!ways[along] || versions[state.version].images) return;
+    push.set((state.push = clamp(far, -4, 4)));
+    look();
   };
 }
 
@@ -271,7 +270,7 @@ function drawForDPanel(gan, shown, show, way) {
       "split",
       pad,
       column(
-        box("beside", figure(small, "what D gets", "drawing"), verdict),
+        box("beside", figure(small, "what D gets", "the drawing"), verdict),
         row(
           button("Clear", () => {
             pad.wipe();
@@ -314,24 +313,29 @@ function histogramPanel(gan) {
         "% of the images",
         range(6).map((i) => [i * 4, `${i * 20}`]),
         [
-          { name: `${count} real ${hw5.page.thing}s, mean ${mean(logits.real)}`, colour: "accent", values: binned(logits.real) },
+          {
+            name: `${count} real ${hw5.page.thing}s, mean ${mean(logits.real)}`,
+            colour: "accent",
+            values: binned(logits.real),
+          },
           {
             name: `${logits.fake.length} samples, mean ${mean(logits.fake)}`,
             colour: "second",
             values: binned(logits.fake),
           },
         ],
-        "histogram",
+        "the histogram of D(x)",
       ),
       note(
-        `Shown a real ${hw5.page.thing} and a sample, D finds the real one in ${percent(right)} of all pairs; by guessing it would be 50%.`,
+        `Shown a real ${hw5.page.thing} and a sample, D finds the real one in ${percent(right)} of all pairs; guessing finds it ` +
+          `in 50%.${right < 0.45 ? " Here D has most pairs the wrong way round." : ""}`,
       ),
     );
   });
   panel(
     "Can D tell them apart?",
-    "Two histograms that lie on each other: D sees no difference. Two heaps apart: D knows which is which, " +
-      "even where both means are near 50%.",
+    "D and G of the end of the run. Two histograms that lie on each other: D sees no difference. Two heaps apart: D sees " +
+      "one, even where both means are near 50%, and may still have it the wrong way round.",
     "",
     place,
   );
@@ -353,7 +357,7 @@ function sharesPanel(shares, real, measured) {
         { name: "real test images", colour: "accent", values: real.map((share) => 100 * share) },
         { name: "samples", colour: "second", values: shares.map((share) => 100 * share) },
       ],
-      "shares",
+      "the shares",
     ),
     note(
       lacking.length

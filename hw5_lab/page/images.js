@@ -89,7 +89,7 @@ function rasterise(strokes, pen = 1.15) {
             const px = col + 0.5 - ax,
               py = line + 0.5 - ay,
               pixel = 28 * line + col;
-            const t = square && Math.min(1, Math.max(0, (px * wide + py * high) / square)); // the nearest on the line
+            const t = square && clamp((px * wide + py * high) / square, 0, 1); // the nearest on the line
             const ink = pen + 0.5 - Math.sqrt((px - t * wide) ** 2 + (py - t * high) ** 2);
             image[pixel] = Math.max(image[pixel], Math.min(1, ink));
           }
@@ -113,10 +113,8 @@ function drawingPad(changed) {
     down = false,
     waiting = false,
     shown = null;
-  const help =
-    "Drawing area. Draw with mouse or finger. Keyboard: the arrow keys move the pen, Space puts it down or lifts it.";
   const pad = surface(
-    help,
+    "Drawing area",
     1,
     (context, width) => {
       const to = ([x, y]) => [(x * width) / size, (y * width) / size];
@@ -146,13 +144,13 @@ function drawingPad(changed) {
         circle(context, ...to(pen), 6, down ? "fill" : "stroke");
       }
     },
-    { interactive: true },
+    { help: "Draw with mouse or finger. Keyboard: the arrow keys move the pen, Space puts it down or lifts it." },
   );
   pad.id = "pad";
   function tell(writing) {
     waiting = false;
     if (!strokes.length) return;
-    if (!writing) keep("ink", strokes.map((stroke) => stroke.flat().map(Math.round).join(",")).join(";"));
+    if (!writing) keep("ink", strokes.join(";"));
     changed(rasterise(strokes), writing);
   }
   function drawn(writing) {
@@ -168,11 +166,11 @@ function drawingPad(changed) {
     pad,
     (u, v, phase) => {
       if (phase === "down") strokes.push([]);
-      if (phase !== "cancel") strokes.at(-1).push([u * size, v * size]);
+      if (phase !== "cancel") strokes.at(-1).push([u, v].map((share) => Math.round(share * size))); // as the address keeps it
       drawn(phase === "down" || phase === "move");
     },
     (dx, dy) => {
-      const inside = (value) => Math.min(size - 10, Math.max(10, value));
+      const inside = (value) => clamp(value, 10, size - 10);
       pen = [inside(pen[0] + 8 * dx), inside(pen[1] + 8 * dy)];
       if (!down) return pad.later();
       strokes.at(-1).push(pen);
@@ -183,8 +181,8 @@ function drawingPad(changed) {
     if (next === down) return;
     down = next;
     if (down) strokes.push([pen]);
+    say(down ? "pen down" : "pen up"); // or, right after it, the result
     drawn(down);
-    say(down ? "pen down" : "pen up");
   }
   pad.addEventListener("keydown", (event) => {
     if (event.key === "Escape") setPen(false);
@@ -222,19 +220,19 @@ function drawingPad(changed) {
 
 /** Two pinned points and the place between them: buttons, a strip of `count` images, a slider.
  *  current() is [the point to pin, its name], images(points) decodes, changed(point, name) shows a point on the way,
- *  pinned() tells of a pin. leave() ends a walk when another point is shown. */
+ *  pinned() tells of a pin. leave() ends a walk when another point is shown; the address keeps pins and place. */
 function path({ count, side, current, images, changed, pinned = () => {} }) {
   const pins = [null, null],
     names = ["", ""],
     width = count * (side + 2) - 2,
     told = note();
+  let lacking = "";
   const strip = element("canvas", { class: "image strip", width, height: side + 4, role: "img" });
   const context = strip.getContext("2d");
   let t = 0;
   const show = () => {
     const points = range(count).map((i) => mix(pins[0], pins[1], i / (count - 1)));
     images(points).forEach((image, i) => paint(context, image, side, i * (side + 2)));
-    strip.setAttribute("aria-label", `${count} images from pin A to pin B`);
   };
   const mark = (at) => {
     // a bar below the images
@@ -247,9 +245,12 @@ function path({ count, side, current, images, changed, pinned = () => {} }) {
     place.set(t);
     changed(mix(pins[0], pins[1], t), `on the path from A to B, ${t.toFixed(2)}`);
     mark(t);
+    keep("t", short([t]));
   };
-  const tell = (lacking = "") => {
-    told.textContent = `A: ${names[0]}; B: ${names[1]}.${lacking}`;
+  const tell = () => {
+    const ends = `A: ${names[0]}; B: ${names[1]}.`;
+    strip.setAttribute("aria-label", `${count} images from A to B. ${ends}`);
+    told.textContent = ends + lacking;
   };
   const pin = (which, point, name) => {
     pins[which] = Float64Array.from(point);
@@ -282,25 +283,30 @@ function path({ count, side, current, images, changed, pinned = () => {} }) {
   const leave = () => {
     walk.stop();
     mark();
+    keep("t");
   };
   /** Lets the user pin, or says why there is nothing to pin. */
   const allow = (yes, why) => {
     for (const each of pinners) each.disabled = !yes;
-    tell(yes ? "" : ` ${why}`);
+    lacking = yes ? "" : ` ${why}`;
+    tell();
   };
-  /** The pins of the address, and for those that it lacks the others [[point, name], ...]. */
-  const recall = (others) =>
+  /** The pins of the address, and for those that it lacks the others [[point, name], ...]; and its place between them. */
+  const recall = (others) => {
     others.forEach((other, which) => {
       const [name, numbers = ""] = (view.get("ab"[which]) ?? "").split(";"),
         point = numbers.split(",").map(parseFloat);
       pin(which, ...(point.length === other[0].length && point.every(Number.isFinite) ? [point, name] : other));
     });
+    const [at] = viewed("t", 1) ?? [];
+    if (at !== undefined) goTo(clamp(at, 0, 1));
+  };
   return {
     pins,
     allow,
     recall,
     leave,
-    parts: [row(...pinners, go), told, figure(strip, "from A, left, to B", "path"), place],
+    parts: [row(...pinners, go), told, figure(strip, "from A, left, to B", "the path"), place],
   };
 }
 
@@ -312,42 +318,35 @@ function bars(title, unit, ticks, series, name, origin) {
   const text = ticks.map(
     ([, label], i) => `${label}: ${series.map(({ name: of, values }) => `${of} ${axisText(values[i])}`).join(", ")}`,
   );
-  const told = count === ticks.length ? text.join("; ") : series.map(({ name: of }) => of).join(" and ");
+  const told = count === ticks.length ? text.join("; ") : series.map(({ name: of }) => of).join(", ");
   const node = surface(
-    `${title}, ${unit}. ${told}`,
+    `${title}. Height of a bar: ${unit}. ${told}`,
     2.1,
     (context, width, height) => {
       const bottom = height - 20 * rem,
         top = 18 * rem,
-        group = width / count,
+        margin = 12 * rem, // for the outer labels
+        group = (width - 2 * margin) / count,
         wide = (group * 0.86) / series.length;
       series.forEach(({ colour: ink, values }, k) => {
         context.fillStyle = colour(ink);
         values.forEach((value, i) => {
-          const high = ((bottom - top) * value) / highest;
-          context.fillRect(i * group + group * 0.07 + k * wide, bottom - high, Math.max(1, wide - 0.5), high);
+          const high = value && Math.max(2, ((bottom - top) * value) / highest); // one of many shows, too
+          context.fillRect(margin + (i + 0.07) * group + k * wide, bottom - high, Math.max(1, wide - 0.5), high);
         });
       });
       context.fillStyle = colour("muted");
       context.fillRect(0, bottom, width, 1);
-      if (origin) context.fillRect(origin * group, top, 1, bottom - top);
+      if (origin) context.fillRect(margin + origin * group, top, 1, bottom - top);
       for (const [place, label] of ticks) {
-        const x = place * group;
-        context.fillRect(Math.min(x, width - 1), bottom, 1, 4);
-        write(context, label, x, height - 4, x < 8 ? "left" : x > width - 8 ? "right" : "center");
+        const x = margin + place * group;
+        context.fillRect(x, bottom, 1, 4);
+        write(context, label, x, height - 4, "center");
       }
-      write(context, `highest bar: ${axisText(highest)} ${unit}`, width - 4, 12 * rem, "right");
+      write(context, `highest bar: ${axisText(highest)} ${unit}`.replace(" %", "%"), width - 4, 12 * rem, "right");
     },
     { kind: "chart" },
   );
-  const keys =
-    series.length > 1
-      ? [
-          key(
-            title,
-            series.map(({ name: of, colour: ink }) => [ink, of]),
-          ),
-        ]
-      : [];
-  return box("curve", subtitle(title), figure(node, `height of a bar: ${unit}`, name), ...keys);
+  const meanings = series.map(({ name: of, colour: ink }) => [ink, of]);
+  return box("curve", subtitle(title), figure(node, key(meanings, `height of a bar: ${unit}`), name));
 }

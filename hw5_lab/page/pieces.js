@@ -64,7 +64,10 @@ function say(text) {
 
 const plural = (count, thing) => `${count} ${thing}${count === 1 ? "" : "s"}`;
 const fixed = (x, digits = 1) => (+x.toFixed(digits) < 0 ? "−" : "") + Math.abs(x).toFixed(digits);
-const tuple = (z) => `(${Array.from(z, (value) => fixed(value, 2)).join(", ")})`;
+const tuple = (z) => {
+  const text = Array.from(z, (value) => fixed(value, 2)).join(", ");
+  return z.length > 1 ? `(${text})` : text;
+};
 
 /** A new element. Text goes in as text nodes: nothing of the user's is ever read as HTML. */
 function element(tag, attributes = {}, ...children) {
@@ -99,13 +102,14 @@ function button(label, act, attributes = {}) {
   return node;
 }
 
-/** A labelled slider; show(value) is the text beside it. node.set(value) moves it without a call of act. */
+/** A labelled slider; show(value) is the text beside it. node.set(value) moves it without a call of act; the text has all
+ *  digits of a value that lies between two steps. */
 function slider(label, { min, max, step, value }, act, show = (x) => fixed(x, 2)) {
   const id = unique("slider"),
     input = element("input", { type: "range", id, min, max, step, value });
-  const node = box("slider", element("label", { for: id }, label), element("output", { for: id }), input);
-  const refresh = () => {
-    const text = show(+input.value);
+  const node = box("slider", element("label", { for: id }, label), element("span"), input);
+  const refresh = (value = +input.value) => {
+    const text = show(value);
     node.children[1].textContent = text;
     input.setAttribute("aria-valuetext", text);
   };
@@ -115,11 +119,15 @@ function slider(label, { min, max, step, value }, act, show = (x) => fixed(x, 2)
   });
   node.set = (x) => {
     input.value = x;
-    refresh();
+    refresh(x);
   };
   refresh();
   return node;
 }
+/** Whether the user can move a slider or choose from a list. */
+const enable = (node, yes) => {
+  node.querySelector("input, select").disabled = !yes;
+};
 
 /** A labelled list of which one entry is chosen; options [[value, label], ...]. */
 function choice(label, options, act, chosen = options[0][0]) {
@@ -139,18 +147,15 @@ function tick(label, yes, act) {
   return element("label", { class: "tick" }, input, label);
 }
 
-/** A labelled box for a whole number from 0 to `max`; node.set(value) moves it, null empties it, act is not called. */
-function number(label, max, act) {
+/** A labelled box for a whole number from 0 on; node.set(value) shows another, or none for null, without a call of act. */
+function number(label, act) {
   const id = unique("number"),
-    input = element("input", { type: "number", id, min: 0, max, step: 1, value: 0 });
+    input = element("input", { type: "number", id, min: 0, step: 1 });
   const node = box("choice", element("label", { for: id }, label), input);
   node.set = (value) => {
-    input.value = value === null ? "" : clamp(Math.floor(value) || 0, 0, max);
+    input.value = value ?? "";
   };
-  input.addEventListener("change", () => {
-    node.set(+input.value);
-    act(+input.value);
-  });
+  input.addEventListener("change", () => input.value && act(+input.value));
   return node;
 }
 
@@ -169,14 +174,10 @@ function readout(names) {
 }
 
 /** Coloured dots with their meanings, [[name of a colour, text], ...]. */
-function key(label, entries) {
-  const dot = (name) => element("i", { class: `dot ${name}` });
-  return element(
-    "p",
-    { class: "key", "aria-label": label },
-    ...entries.map(([name, text]) => element("span", {}, dot(name), text)),
-  );
-}
+const dots = (entries) =>
+  entries.map(([name, text]) => element("span", {}, element("i", { class: `dot ${name}` }), text));
+/** A legend; what is no colour stands before it. */
+const key = (entries, text = "") => element("p", { class: "key" }, text, ...dots(entries));
 
 // ------------------------------------------------------------------------------------------------ out of the page
 
@@ -187,32 +188,51 @@ function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
-/** A canvas as a PNG on the page's ground, below a title; small images are enlarged. */
-function savePicture(canvas, name, title) {
-  const factor = canvas.width < 200 ? 10 : 1,
+/** A canvas as a PNG on the page's ground, below what it shows and what the dots of its caption mean; small images are
+ *  enlarged. */
+function savePicture(canvas, name, caption) {
+  const factor = Math.max(1, Math.round(640 / canvas.width)),
     [width, height] = [canvas.width * factor, canvas.height * factor],
-    size = Math.max(14, width / 45), // of the title's letters
-    copy = element("canvas", { width, height: height + 2 * size });
-  const context = copy.getContext("2d");
+    size = Math.max(14, width / 45), // of the letters
+    font = `${size}px system-ui, sans-serif`,
+    copy = element("canvas", { width }),
+    context = copy.getContext("2d"),
+    lines = [];
+  const add = (text, ink) => {
+    let line = "";
+    for (const word of text.split(" ")) {
+      if (context.measureText(`${line} ${word}`).width > width - size) line = lines.push([line, ink]) && "";
+      line += `${word} `;
+    }
+    lines.push([line, ink]);
+  };
+  context.font = font;
+  add(`${document.title}: ${canvas.told ?? canvas.getAttribute("aria-label")}`, colour("text"));
+  for (const dot of caption.querySelectorAll("span:not([hidden]) > .dot"))
+    add(`● ${dot.parentNode.textContent}`, getComputedStyle(dot).backgroundColor);
+  const top = (1.4 * lines.length + 0.6) * size;
+  copy.height = top + height; // which forgets the font
   context.fillStyle = colour("ground");
-  context.fillRect(0, 0, copy.width, copy.height);
-  context.fillStyle = colour("text");
-  context.font = `${size}px system-ui, sans-serif`;
-  context.fillText(title, size / 2, 1.4 * size, width - size);
+  context.fillRect(0, 0, width, copy.height);
+  context.font = font;
+  lines.forEach(([text, ink], i) => {
+    context.fillStyle = ink;
+    context.fillText(text, size / 2, 1.4 * (i + 1) * size);
+  });
   context.imageSmoothingEnabled = false;
-  context.drawImage(canvas, 0, 2 * size, width, height);
+  context.drawImage(canvas, 0, top, width, height);
   copy.toBlob((blob) => download(blob, `${name}.png`));
 }
 
-/** A picture with its caption, a node or text, and a button that saves it under a name. */
+/** A picture with its caption, a node or text, and a button that saves it; `name`: what it shows, in words. */
 function figure(node, caption, name) {
   const words = element("span", {}, caption),
-    title = () => `${document.title}: ${name.replace(/-/g, " ")}. ${words.innerText.split("\n")[0]}`;
-  const save = button("PNG", () => savePicture(node, name, title()), {
+    file = name.normalize("NFD").replace(/\p{M}/gu, "").match(/\w+/g).join("-"); // letters without accents
+  const save = button("PNG", () => savePicture(node, file, words), {
     class: "save",
     "aria-label": `Save ${name} as PNG`,
   });
-  return element("figure", {}, node, element("figcaption", {}, words, save));
+  return element("figure", { "aria-label": name }, node, element("figcaption", {}, words, save));
 }
 /** Figures side by side at every width. */
 const pictures = (...figures) => box(`pictures of${figures.length}`, ...figures);
@@ -235,7 +255,9 @@ const csv = (name, table) =>
 
 // ---------------------------------------------------------------------------------------------------------- pictures
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+/** A colour of explore.css by its name; a colour itself stays. */
+const colour = (name) =>
+  name[0] === "#" ? name : getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const rgb = (name) =>
   colour(name)
     .match(/\w\w/g)
@@ -272,7 +294,7 @@ function circle(context, x, y, radius, how = "fill") {
   context[how]();
 }
 
-/** A ring with a cross at x, y: where z is. */
+/** A ring with four arms at x, y, where z is: what is small enough shows inside. */
 function marker(context, [x, y], ink, rim) {
   for (const [style, width] of [
     [rim, 5],
@@ -281,14 +303,11 @@ function marker(context, [x, y], ink, rim) {
     context.strokeStyle = style;
     context.lineWidth = width;
     circle(context, x, y, 8, "stroke");
-    trace(context, [
-      [x - 13, y],
-      [x + 13, y],
-    ]);
-    trace(context, [
-      [x, y - 13],
-      [x, y + 13],
-    ]);
+    for (const [dx, dy] of Object.values(ARROWS))
+      trace(context, [
+        [x + 8 * dx, y + 8 * dy],
+        [x + 13 * dx, y + 13 * dy],
+      ]);
   }
 }
 
@@ -301,10 +320,14 @@ function write(context, text, x, y, align = "left", size = 12, rim = false) {
 }
 
 /** A canvas as wide as its place. draw(context, width, height) gets CSS pixels; it runs again for other sizes and colours.
- *  interactive: it takes pointer and keys; scrolls: a finger that moves up or down scrolls the page, as elsewhere. */
-function surface(label, aspect, draw, { interactive = false, scrolls = false, kind = "surface" } = {}) {
-  const names = [kind, interactive && "interactive", scrolls && "scrolls"].filter(Boolean).join(" ");
-  const node = element("canvas", { class: names, role: interactive ? "application" : "img", "aria-label": label });
+ *  help: how pointer and keys are used, where it takes them; scrolls: a finger that moves up or down scrolls the page. */
+function surface(label, aspect, draw, { help, scrolls = false, kind = "surface" } = {}) {
+  const node = element("canvas", {
+    class: `${kind} ${help ? "interactive" : ""} ${scrolls ? "scrolls" : ""}`,
+    role: help ? "application" : "img",
+    "aria-label": label,
+    "aria-description": help,
+  });
   const context = node.getContext("2d");
   let pending = false;
   node.redraw = () => {
@@ -326,7 +349,7 @@ function surface(label, aspect, draw, { interactive = false, scrolls = false, ki
     if (!pending) requestAnimationFrame(node.redraw);
     pending = true;
   };
-  if (interactive) node.tabIndex = 0;
+  if (help) node.tabIndex = 0;
   node.style.aspectRatio = String(aspect);
   node.style.width = `min(100%, ${70 * aspect}vh)`; // with what belongs to it, it fits into a window
   new ResizeObserver(node.later).observe(node);
@@ -480,12 +503,12 @@ function chart({ title, unit, series }, history) {
   const head = element("h3", {}, title, element("small", {}, ` ${unit}`)),
     text = element("p", { class: "reading" });
   const precise = (x) => (Math.abs(x) >= 100 ? fixed(x, 1) : String(x.toPrecision(4)).replace("-", "−"));
+  const ink = (name) => (series.indexOf(name) ? "second" : "accent");
   const tell = (each) => {
-    const names = series.filter((name) => Number.isFinite(each[name]));
-    const spans = names.map((name) =>
-      element("span", { class: series.indexOf(name) ? "second" : "first" }, `${curveName(name)} ${precise(each[name])}  `),
-    );
-    text.replaceChildren(`Epoch ${each.epoch}: `, ...spans);
+    const names = series.filter((name) => Number.isFinite(each[name])),
+      told = names.map((name) => [ink(name), `${curveName(name)} ${precise(each[name])}`]);
+    text.replaceChildren(`Epoch ${each.epoch}: `, ...dots(told));
+    return `Epoch ${each.epoch}: ${told.map(([, words]) => words).join(", ")}`;
   };
   if (rows.length === 1) {
     tell(rows[0]);
@@ -503,7 +526,7 @@ function chart({ title, unit, series }, history) {
   const inner = (width) => width - left - right;
 
   const node = surface(
-    "",
+    title,
     1.9,
     (context, width, height) => {
       const toX = (i) => left + (inner(width) * i) / (rows.length - 1);
@@ -523,7 +546,7 @@ function chart({ title, unit, series }, history) {
       write(context, rows.at(-1).epoch, width - right, height - 4, "right");
       write(context, "epoch", width / 2, height - 4, "center");
       series.forEach((name, k) => {
-        context.strokeStyle = context.fillStyle = colour(k ? "second" : "accent");
+        context.strokeStyle = context.fillStyle = colour(ink(name));
         context.lineWidth = 2;
         context.setLineDash(k ? [5, 3] : []);
         trace(
@@ -534,29 +557,24 @@ function chart({ title, unit, series }, history) {
         if (Number.isFinite(rows[chosen][name])) circle(context, toX(chosen), toY(rows[chosen][name]), 3.5);
       });
     },
-    { interactive: true, scrolls: true, kind: "chart" },
+    { help: "The left and right arrows read other epochs.", scrolls: true, kind: "chart" },
   );
 
   const choose = (i) => {
-    chosen = Math.min(rows.length - 1, Math.max(0, i));
-    tell(rows[chosen]);
-    node.setAttribute(
-      "aria-label",
-      `${title}, ${unit}. ${text.textContent}. The left and right arrows read other epochs.`,
-    );
+    chosen = clamp(i, 0, rows.length - 1);
+    const told = tell(rows[chosen]);
+    node.setAttribute("aria-label", `${title}, ${unit}. ${told}`);
     node.later();
+    return told;
   };
   drag(
     node,
     (u) => u === u && choose(Math.round(((u * node.clientWidth - left) / inner(node.clientWidth)) * (rows.length - 1))),
-    (x) => {
-      choose(chosen + x);
-      say(text.textContent);
-    },
+    (x) => say(choose(chosen + x)),
     { flat: true },
   );
   choose(chosen);
-  return box("curve", head, figure(node, text, title.replace(/\W+/g, "-")));
+  return box("curve", head, figure(node, text, title));
 }
 
 /** The panel of training curves, where the run has a history. */
@@ -565,7 +583,9 @@ function curvesPanel({ curves, history, told }) {
   const names = [...new Set(history.flatMap((each) => Object.keys(each)))];
   panel(
     "Training curves",
-    "Each curve is one number of the run after each epoch. Press on a curve, or use the arrow keys, " + "to read it.",
+    history.length > 1
+      ? "Each curve is one number of the run, epoch by epoch. Press on it, or use the arrow keys, to read it."
+      : "The run has one epoch: its numbers are points, and there are no curves yet.",
     "wide",
     box("curves", ...curves.map((each) => chart(each, history))),
     ...(told ? [note(told)] : []),

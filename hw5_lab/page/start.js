@@ -1,4 +1,5 @@
-// Builds the page. The figures of the run, which show where no script runs, are hidden once all panels are there.
+// Builds the page. Once all panels are there, the figures of the run are hidden, which show where no script runs, and the
+// words about the panels are shown.
 "use strict";
 
 hw5.page = JSON.parse(document.getElementById("data").textContent);
@@ -9,5 +10,5 @@ if (hw5.page.model) {
 }
 curvesPanel(hw5.page);
 document.getElementById("figures").hidden = Boolean(hw5.page.model);
-document.getElementById("task").hidden = !hw5.page.model;
+for (const node of document.querySelectorAll(".live")) node.hidden = !hw5.page.model;
 built = true;

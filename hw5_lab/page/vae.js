@@ -94,7 +94,14 @@ function vaePage(model) {
       () => vae.grid.build(),
       () => {
         again();
-        inSlices(all - half, () => vae.grid.build(), again);
+        inSlices(
+          all - half,
+          () => vae.grid.build(),
+          () => {
+            again();
+            ready();
+          },
+        );
       },
     );
   }
@@ -106,12 +113,12 @@ function vaePage(model) {
   if (vae.grid) posteriorPanel(vae, point, fed, draws, moveTo);
   reparameterisationPanel(vae, fed, draws, moveTo);
   panel("A path between two points", "Pin A, move z, pin B: does every image on the way look real?", "", ...way.parts);
-  if (model.gaps) gapsPanel(vae, model, drawing);
+  const ready = model.gaps ? gapsPanel(vae, model, drawing) : () => {};
 
   Object.assign(hw5, { vae, feed, point, fed, draws });
   const count = model.images.shape[0],
     [wanted = model.start] = viewed("image", 1) ?? [],
-    start = clamp(Math.floor(wanted), 0, count - 1),
+    start = drawing.labelOf(wanted) === undefined ? clamp(Math.floor(wanted), 0, count - 1) : wanted,
     z = viewed("z", latent)?.map(inside);
   drawing.load(start);
   amend("image", start);
@@ -122,22 +129,25 @@ function vaePage(model) {
   }
   const other = Math.max(
     0,
-    labels.findIndex((label, i) => label !== labels[start] && i < count),
+    labels.findIndex((label, i) => label !== drawing.labelOf(start) && i < count),
   ); // an image of another class
-  way.recall([start, other].map((i) => [vae.encode(drawing.imageAt(i)).mu, `code of a ${labels[i]}`]));
+  way.recall([start, other].map((i) => [vae.encode(drawing.imageAt(i)).mu, `code of a ${drawing.labelOf(i)}`]));
 }
 
 /** Draw or load an image, and what the model says of it, right below. */
 function drawPanel(vae, model, fed, feed) {
   const { side, labels, pixels } = model,
     area = side * side,
-    stored = unpack(model.images),
-    count = model.images.shape[0];
-  const imageOf = (all, i) =>
-    Float64Array.from(
-      all.subarray(i * area, (i + 1) * area),
-      (value) => value / (model.images.type === "u1" ? 255 : 1),
-    );
+    count = model.images.shape[0],
+    held = {}; // test images by their numbers: pixels and label
+  const hold = (packed, numbers, labels) =>
+    slices(unpack(packed), numbers.length).forEach((image, i) => {
+      held[numbers[i]] ??= [image, labels[i]];
+    });
+  hold(model.images, range(count), labels);
+  if (model.gaps) hold(model.gaps.images, model.gaps.numbers, model.gaps.labels);
+  const imageAt = (i) => Float64Array.from(held[i][0], (value) => value / (model.images.type === "u1" ? 255 : 1)),
+    labelOf = (i) => held[i]?.[1];
   const input = thumbnail("What the encoder gets", side),
     atMean = thumbnail("Reconstruction", side),
     atBest = thumbnail("Reconstruction at the z of highest p(z|x)", side);
@@ -154,25 +164,33 @@ function drawPanel(vae, model, fed, feed) {
   ]);
   const about = note();
   const pad = drawingPad((gray, writing) => {
-    chooser.set(null);
-    keep("image");
+    unload();
     feed(preparePixels(gray, pixels), "your drawing", writing);
   });
-  function show(x, name, i) {
-    pad.show(x, side);
-    chooser.set(i);
-    keep("image", i ?? undefined);
-    feed(x, name);
+  let loaded = null;
+  function load(i) {
+    if (!held[i]) {
+      chooser.set(loaded);
+      about.textContent = `This page holds no test image ${i}.`;
+      return say(about.textContent);
+    }
+    pad.show(imageAt(i), side);
+    chooser.set((loaded = i));
+    keep("image", i);
+    feed(imageAt(i), `test image ${i}, a ${labelOf(i)}`);
   }
-  const load = (i) => show(imageOf(stored, i), `test image ${i}, a ${labels[i]}`, i);
+  const unload = () => {
+    chooser.set((loaded = null));
+    keep("image");
+  };
   const clear = () => {
     pad.wipe();
-    chooser.set(null);
+    unload();
     fed.set(null);
     say("Cleared");
   };
   let turn = 0;
-  const chooser = number(`Test image, 0 to ${count - 1}`, count - 1, load);
+  const chooser = number(`Test image, 0 to ${count - 1}${model.gaps ? " or one of the worst" : ""}`, load);
   fed.watch((now) => {
     if (!now) {
       numbers.clear();
@@ -180,15 +198,17 @@ function drawPanel(vae, model, fed, feed) {
       for (const each of [input, atMean, atBest]) each.show(new Float64Array(area), "Nothing");
       return;
     }
-    const { x, name, q, elbo, reconstruction, kl, error, exact } = now;
+    const { x, name, q, elbo, kl, error, exact } = now;
     input.show(x, `What the encoder gets: ${name}`);
     atMean.show(vae.decode(q.mu), `Reconstruction at the encoder's mean${vae.latent <= 3 ? `, ${tuple(q.mu)}` : ""}`);
     if (exact) atBest.show(vae.decode(exact.best), `Reconstruction at the z of highest p(z|x), ${tuple(exact.best)}`);
-    numbers.set({ elbo: nats(elbo, error), reconstruction: nats(reconstruction, error), kl: nats(kl) });
+    const off = error + (exact?.error ?? 0),
+      rounded = off < 0.1 ? (value) => value : Math.round; // numbers that are known to a nat alone add up as they are shown
+    numbers.set({ elbo: nats(elbo, off), reconstruction: nats(rounded(elbo) + rounded(kl), off), kl: nats(kl, off) });
     if (vae.grid)
       numbers.set(
         exact
-          ? { logPx: nats(exact.logPx, exact.error), gap: nats(exact.logPx - elbo, exact.error + error) }
+          ? { logPx: nats(exact.logPx, off), gap: nats(rounded(exact.logPx) - rounded(elbo), off) }
           : { logPx: "computing …", gap: "computing …" },
       );
     about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`;
@@ -200,9 +220,9 @@ function drawPanel(vae, model, fed, feed) {
     gray: "kept gray",
   };
   const results = [
-    figure(input, "image", "image"),
-    figure(atMean, "p(x|μ)", "reconstruction"),
-    ...(vae.grid ? [figure(atBest, "at highest p(z|x)", "best")] : []),
+    figure(input, "image", "the image"),
+    figure(atMean, "p(x|μ)", "the reconstruction"),
+    ...(vae.grid ? [figure(atBest, "at highest p(z|x)", "the reconstruction at the highest p(z|x)")] : []),
   ];
   const whole = panel(
     `Draw ${hw5.page.a}`,
@@ -212,7 +232,7 @@ function drawPanel(vae, model, fed, feed) {
     box(
       "split",
       pad,
-      column(box("pictures of3", ...results), numbers),
+      column(numbers, box("pictures of3", ...results)),
       column(
         about,
         row(
@@ -224,7 +244,7 @@ function drawPanel(vae, model, fed, feed) {
     ),
   );
   fed.watch((now) => whole.classList.toggle("unused", !now));
-  return { load, show, imageOf, imageAt: (i) => imageOf(stored, i), pad, whole };
+  return { load, imageAt, labelOf, pad, whole };
 }
 
 /** p(x|z) and a sample of x at the point. */
@@ -250,7 +270,11 @@ function decodedPictures(vae, point) {
     show();
     say("A new sample");
   });
-  return [pictures(figure(mean, "p(x|z)", "decoded"), figure(sample, "a sample of x", "sample")), where, again];
+  return [
+    pictures(figure(mean, "p(x|z)", "the decoded image"), figure(sample, "a sample of x", "a sample of x")),
+    where,
+    again,
+  ];
 }
 
 /** Buttons that move z to what was found of the image. */
@@ -323,11 +347,9 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
     return canvas;
   }
 
-  const help = flat
-    ? "The latent plane. Drag, or use the arrow keys, with Shift for larger steps, to move z."
-    : "The latent line. Drag, or use the left and right arrows, with Shift for larger steps, to move z.";
+  const title = flat ? "The latent plane" : "The latent line";
   const node = surface(
-    help,
+    title,
     flat ? 1 : 1.6,
     (context, width, height) => {
       const x = (value) => ((value + span) / (2 * span)) * width;
@@ -381,10 +403,11 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
           fed.value,
           (z) => z.map((value, d) => (d ? span - value : value + span) / (2 * span)),
           { far: false, centre: [0, 0], half: span },
+          onImages ? ["#78b2f5", "#efa35a"] : undefined, // both are seen on black
         );
       marker(context, flat ? to(point.value) : [x(point.value[0]), height / 2], ink, rim);
     },
-    { interactive: true },
+    { help: "Drag, or use the arrow keys, with Shift for larger steps, to move z." },
   );
   node.id = "plane";
   const drop = (u, v) => moveTo([inside((2 * u - 1) * span), inside((1 - 2 * v) * span)].slice(0, vae.latent));
@@ -414,7 +437,7 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
   );
   const [images, where, again] = decodedPictures(vae, point);
   panel(
-    flat ? "The latent plane" : "The latent line",
+    title,
     flat
       ? "Every point z is an image. The circles are one and two standard deviations of the prior: are there places inside that give no clear image?"
       : "Every point z is an image. The small numbers are the labels of test images, at their codes and in a row for each label.",
@@ -423,11 +446,11 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
       "latents",
       figure(
         node,
-        key("Colours", [
+        key([
           ["accent", "exact p(z|x) of your image"],
           ["second", "the encoder's q(z|x)"],
         ]),
-        "latents",
+        title,
       ),
       column(images, where),
     ),
@@ -467,8 +490,8 @@ function slidersPanel(vae, model, point, fed, moveTo) {
   const [images, where, again] = decodedPictures(vae, point);
   panel(
     `The ${latent} latents`,
-    "A slider moves one latent. Behind its name stands its KL, the mean of test images: a latent " +
-      "with 0 nats carries nothing, and moving it should change nothing.",
+    "A slider moves one latent. Beside its name is its mean KL over the test images: a latent with 0 nats carries " +
+      "nothing, and moving it should change nothing.",
     "",
     images,
     where,
@@ -483,8 +506,18 @@ function slidersPanel(vae, model, point, fed, moveTo) {
   return (value) => clamp(value, -4, 4); // as far as the sliders reach
 }
 
-/** The exact posterior and the encoder's Gaussian of an image; share(z): where a point is, in shares of the canvas. */
-function drawPosterior(context, width, height, vae, { q, exact, quick }, share, { far, centre, half }) {
+/** The exact posterior and the encoder's Gaussian of an image, in two colours; share(z): where a point is, in shares of the
+ *  canvas. */
+function drawPosterior(
+  context,
+  width,
+  height,
+  vae,
+  { q, exact, quick },
+  share,
+  { far, centre, half },
+  [blue, orange] = ["accent", "second"],
+) {
   const to = (z) => share(z).map((value, d) => value * (d ? height : width));
   if (exact?.error >= 1) exact = null;
   if (vae.latent === 1) {
@@ -494,8 +527,8 @@ function drawPosterior(context, width, height, vae, { q, exact, quick }, share, 
     const truth = exact && [...vae.grid.between(exact, zs)].map((value) => value + exact.largest - exact.logPx);
     const top = Math.max(...encoder, ...(truth || []));
     for (const [ink, values] of [
-      ["accent", truth],
-      ["second", encoder],
+      [blue, truth],
+      [orange, encoder],
     ]) {
       context.strokeStyle = colour(ink);
       context.lineWidth = 2.5;
@@ -517,14 +550,14 @@ function drawPosterior(context, width, height, vae, { q, exact, quick }, share, 
       steps.map((value) => centre[0] + value),
       steps.map((value) => centre[1] - value),
     );
-    const picture = shades(fine, fine, [rgb("accent")], (i) => {
+    const picture = shades(fine, fine, [rgb(blue)], (i) => {
       const depth = -logs[(i % fine) * fine + Math.floor(i / fine)]; // below the peak
       return [0, depth <= most ? 0.8 : depth <= almost ? 0.45 : far && depth < 60 ? 0.25 * (1 - depth / 60) : 0];
     });
     context.imageSmoothingEnabled = false;
     context.drawImage(picture, 0, 0, width, height);
   }
-  context.strokeStyle = colour("second");
+  context.strokeStyle = colour(orange);
   context.lineWidth = 2;
   const scale = width / (2 * half);
   for (const deviations of [1, 2]) {
@@ -556,16 +589,7 @@ function posteriorPanel(vae, point, fed, draws, moveTo) {
     (context, width, height) => {
       const now = fed.value;
       if (!now) return;
-      const {
-          q: { mu, sd },
-          exact,
-        } = now,
-        best = exact ? exact.best : mu,
-        ends = Array.from(mu, (m, d) => [m, best[d]]);
-      window = {
-        centre: ends.map(([a, b]) => (a + b) / 2),
-        half: Math.max(...ends.map(([a, b]) => Math.abs(a - b))) / 2 + 3.5 * Math.max(...sd, 0.05),
-      };
+      window = vae.grid.frame(now.q, now.exact);
       drawPosterior(context, width, height, vae, now, share, { ...window, far });
       const to = (z) => [share(z)[0] * width, flat ? share(z)[1] * height : height * 0.95];
       context.fillStyle = colour("second");
@@ -579,7 +603,7 @@ function posteriorPanel(vae, point, fed, draws, moveTo) {
       }
       marker(context, to(point.value), colour("text"), colour("paper"));
     },
-    { interactive: true },
+    { help: "Drag, or use the arrow keys, to move z." },
   );
   node.id = "posterior";
   const move = (u, v) =>
@@ -602,14 +626,14 @@ function posteriorPanel(vae, point, fed, draws, moveTo) {
       ? ""
       : `Encoder: mean ${tuple(now.q.mu)}, standard deviation ${tuple(now.q.sd)}. ` +
         (now.exact ? `Highest p(z|x) at ${tuple(now.exact.best)}.` : "The exact posterior is being computed …");
-    node.setAttribute(
-      "aria-label",
-      `Encoder and exact posterior, enlarged. ${told.textContent} Drag, or use the arrow keys, to move z.`,
-    );
+    node.setAttribute("aria-label", `Encoder and exact posterior, enlarged. ${told.textContent}`);
   });
-  const colours = key("Colours", [
-    ["accent", flat ? "exact p(z|x): 39% and 86% of its probability" : "exact p(z|x)"],
-    ["second", flat ? "the encoder's q(z|x): 1 and 2 standard deviations, which hold as much" : "the encoder's q(z|x)"],
+  const colours = key([
+    ["accent", `exact p(z|x)${flat ? ": 39% and 86% of its probability" : ""}`],
+    [
+      "second",
+      `the encoder's q(z|x)${flat ? ": 1 and 2 standard deviations, which hold as much" : ""}; dots: draws of z`,
+    ],
   ]);
   const valleys = tick("also where p(z|x) is small, down to 60 nats below its peak", far, (yes) => {
     far = yes;
@@ -618,10 +642,9 @@ function posteriorPanel(vae, point, fed, draws, moveTo) {
   });
   panel(
     "Encoder against exact posterior",
-    "Where the two shapes agree the gap is 0. Load an image with a large gap below: is the encoder's " +
-      "place wrong, or its shape?",
+    "Where the two shapes agree the gap is 0. Where they do not: is the encoder's place wrong, or its shape?",
     "",
-    figure(node, colours, "posterior"),
+    figure(node, colours, "encoder and exact posterior"),
     ...(flat ? [valleys] : []),
     told,
   );
@@ -677,7 +700,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
     const estimates = list.map(estimateOf),
       n = list.length,
       mean = sum(estimates) / n;
-    const error = n > 1 ? Math.sqrt(sum(estimates.map((value) => (value - mean) ** 2)) / (n - 1) / n) : NaN,
+    const error = Math.sqrt(sum(estimates.map((value) => (value - mean) ** 2)) / (n - 1) / n),
       shown = vae.latent <= 2 ? vae.latent : 1;
     image.show(vae.decode(last.z), `p(x|z) at the drawn z = ${tuple(last.z.slice(0, 3))}`);
     formula.textContent =
@@ -692,7 +715,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
       prior: nats(last.logPrior),
       q: nats(-last.logQ),
       sum: nats(estimates.at(-1)),
-      mean: `${nats(mean)}${n > 1 ? ` ± ${fixed(error)}` : ""} (${plural(n, "draw")})`,
+      mean: `${nats(mean)}${n < 5 ? "" : ` ± ${fixed(error)}`} (${plural(n, "draw")})`, // few draws tell no error
     });
   }
   const chart = surface(
@@ -716,9 +739,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
       ];
       for (const value of [low, high]) write(context, axisText(value), left - 6, to(0, value)[1] + 4, "right");
       write(context, plural(values.length, "draw"), width - 8, height - 4, "right");
-      context.globalAlpha = 0.6;
       values.forEach((value, i) => circle(context, ...to(i, value), 2));
-      context.globalAlpha = 1;
       context.lineWidth = 2;
       context.strokeStyle = colour("second");
       trace(context, [
@@ -734,8 +755,8 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
     },
     { kind: "chart" },
   );
-  const meanings = key("Colours", [
-    ["text", "each draw's estimate"],
+  const meanings = key([
+    ["muted", "each draw's estimate"],
     ["accent", "their mean so far"],
     ["second", "ELBO"],
   ]);
@@ -748,42 +769,52 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
     "Each draw gives one noisy estimate of the ELBO (Eq. 2). How many draws does it take " +
       "until their mean is within 1 nat?",
     "",
-    box("beside", figure(image, "p(x|z)", "drawn"), column(row(...buttons), formula)),
+    box("beside", figure(image, "p(x|z)", "the image of the draw"), column(row(...buttons), formula)),
     numbers,
-    figure(chart, meanings, "mean-of-draws"),
+    figure(chart, meanings, "the mean of the draws"),
   );
 }
 
-/** How far the bound misses log p(x), for all test images, and the images where it misses most. */
+/** How far the bound misses log p(x), for all test images, and the images where it misses most. Returns what is called
+ *  once the grid is there: it shows these, by their gaps without the chance of a draw. */
 function gapsPanel(vae, model, drawing) {
-  const { counts, low, high, mean, median, labels, numbers, images } = model.gaps,
-    stored = unpack(images);
+  const { counts, low, high, mean, median, numbers } = model.gaps;
   const at = (value) => (counts.length * (value - low)) / (high - low);
   const histogram = bars(
     "Gaps of all test images, in nats",
     "images",
     roundTicks(low, high, 6).map((value) => [at(value), axisText(value)]),
     [{ name: "test images", colour: "accent", values: counts }],
-    "gaps",
+    "the gaps",
     low < 0 && at(0),
   );
-  const tiles = numbers.map((number, i) => {
-    const name = `test image ${number}, a ${labels[i]}`,
-      x = drawing.imageOf(stored, i);
-    const node = tile(model.side, () => {
-      drawing.show(x, name, number < model.images.shape[0] ? number : null);
-      drawing.whole.scrollIntoView(); // what is known of it stands there
-    });
-    node.show(x, String(labels[i]), `Load ${name}`);
-    return node;
-  });
+  const worst = box("tiles gaps", "computing …");
   panel(
     "What the bound misses",
-    `Gap log p(x) − ELBO in nats: mean ${fixed(mean)}, median ${fixed(median)}, largest ${fixed(high, 0)}. The ELBO is ` +
-      "from one draw of z each: some gaps are below 0, and the gap at the drawing differs by some nats. " +
-      "Choose one of the worst images to load it.",
+    `Gap log p(x) − ELBO in nats, with one draw of z for each test image, by which some are below 0: mean ${fixed(mean)}, ` +
+      `median ${fixed(median)}, largest ${fixed(high, 0)}. The worst ones are below, with their gaps in the mean over z. Choose one to load it.`,
     "",
     histogram,
-    box("tiles gaps", ...oneStop(tiles)),
+    worst,
   );
+  const show = ([i, gap, error]) => {
+    const told = nats(gap, error),
+      node = tile(model.side, () => {
+        drawing.load(i);
+        drawing.whole.scrollIntoView(); // what is known of it stands there
+      });
+    node.show(drawing.imageAt(i), told, `Load test image ${i}, a ${drawing.labelOf(i)}: gap ${told}`);
+    return node;
+  };
+  return () => {
+    const found = [];
+    inSlices(
+      numbers.length,
+      (k) => {
+        const { exact, elbo } = measured(vae, drawing.imageAt(numbers[k]));
+        found.push([numbers[k], exact.logPx - elbo, exact.error]);
+      },
+      () => worst.replaceChildren(...oneStop(found.sort(([, a], [, b]) => b - a).map(show))),
+    );
+  };
 }
