@@ -185,16 +185,18 @@ function samplesPanel(gan, shown, show, way) {
     look();
   });
 
-  const meanings = key(
-    [
-      ["accent", "a brighter pixel raises D(x)"],
-      ["second", "a darker pixel raises D(x)"],
-    ],
-    "gradient of D",
-  );
+  const meanings = key([
+    ["accent", "a brighter pixel raises D(x)"],
+    ["second", "a darker pixel raises D(x)"],
+  ]);
   const chosen = column(
-    box("beside", figure(large, "image", "the chosen image"), figure(slopes, meanings, "the gradient of D")),
+    box(
+      "beside",
+      figure(large, "image", "the chosen image"),
+      figure(slopes, "gradient of D", "the gradient of D", meanings),
+    ),
     opinion,
+    meanings,
   );
   panel(
     "Samples, and what D thinks of them",

@@ -63,13 +63,7 @@ function oneStop(buttons) {
 /** Strokes [[[x, y], ...], ...] in any unit as a gray image [28*28], made as MNIST was: the ink, of a pen of fixed width,
  *  fits a box of 20x20 and is centred by its mass. */
 function rasterise(strokes, pen = 1.15) {
-  const points = strokes.flat(),
-    xs = points.map(([x]) => x),
-    ys = points.map(([, y]) => y);
-  const left = Math.min(...xs),
-    right = Math.max(...xs),
-    top = Math.min(...ys),
-    bottom = Math.max(...ys);
+  const [[left, right], [top, bottom]] = [0, 1].map((d) => extent(strokes.flat().map((point) => point[d])));
   const scale = Math.min((20 - 2 * pen) / Math.max(right - left, bottom - top, 1e-9), 0.25); // a dot stays a dot
 
   const from = (a, b) => Math.max(0, Math.floor(Math.min(a, b) - pen - 1)); // the pixels that ink from a to b can reach

@@ -42,6 +42,7 @@ function unpack({ type, shape, data, scale }) {
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 const sum = (values) => values.reduce((total, value) => total + value, 0);
+const extent = (values) => [Math.min(...values), Math.max(...values)];
 const range = (count) => Array.from({ length: count }, (_, i) => i);
 /** (1 - t) a + t b of two arrays. */
 const mix = (a, b, t) => Float64Array.from(a, (value, i) => (1 - t) * value + t * b[i]);

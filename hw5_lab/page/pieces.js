@@ -108,20 +108,16 @@ function slider(label, { min, max, step, value }, act, show = (x) => fixed(x, 2)
   const id = unique("slider"),
     input = element("input", { type: "range", id, min, max, step, value });
   const node = box("slider", element("label", { for: id }, label), element("span"), input);
-  const refresh = (value = +input.value) => {
-    const text = show(value);
-    node.children[1].textContent = text;
-    input.setAttribute("aria-valuetext", text);
-  };
   input.addEventListener("input", () => {
-    refresh();
+    node.set(+input.value);
     act(+input.value);
   });
   node.set = (x) => {
     input.value = x;
-    refresh(x);
+    node.children[1].textContent = show(x);
+    input.setAttribute("aria-valuetext", show(x));
   };
-  refresh();
+  node.set(value);
   return node;
 }
 /** Whether the user can move a slider or choose from a list. */
@@ -224,11 +220,12 @@ function savePicture(canvas, name, caption) {
   copy.toBlob((blob) => download(blob, `${name}.png`));
 }
 
-/** A picture with its caption, a node or text, and a button that saves it; `name`: what it shows, in words. */
-function figure(node, caption, name) {
+/** A picture with its caption, a node or text, and a button that saves it; `name`: what it shows, in words; `legend`: where
+ *  the dots are, if not in the caption. */
+function figure(node, caption, name, legend) {
   const words = element("span", {}, caption),
     file = name.normalize("NFD").replace(/\p{M}/gu, "").match(/\w+/g).join("-"); // letters without accents
-  const save = button("PNG", () => savePicture(node, file, words), {
+  const save = button("PNG", () => savePicture(node, file, legend ?? words), {
     class: "save",
     "aria-label": `Save ${name} as PNG`,
   });
@@ -497,8 +494,7 @@ function roundTicks(low, high, count = 5) {
 function chart({ title, unit, series }, history) {
   const rows = history.filter((each) => series.some((name) => Number.isFinite(each[name])));
   const values = rows.flatMap((each) => series.map((name) => each[name])).filter(Number.isFinite);
-  let low = Math.min(...values),
-    high = Math.max(...values),
+  let [low, high] = extent(values),
     chosen = rows.length - 1;
   const head = element("h3", {}, title, element("small", {}, ` ${unit}`)),
     text = element("p", { class: "reading" });

@@ -38,21 +38,20 @@ function vaePage(model) {
   const point = observable(new Float64Array(latent)),
     fed = observable(null),
     draws = observable([]);
-  const nameOf = (z) => (latent <= 3 ? `z = ${tuple(z)}` : "your z");
   const way = path({
     count: 11,
     side: vae.side,
     current: () => [
       point.value,
-      fed.value && fed.value.q.mu.every((m, d) => m === point.value[d])
+      fed.value?.q.mu.every((m, d) => m === point.value[d])
         ? `code of ${fed.value.name}`
-        : nameOf(point.value),
+        : latent <= 3
+          ? `z = ${tuple(point.value)}`
+          : "your z",
     ],
     images: (points) => points.map((z) => vae.decode(z)),
     pinned: () => point.set(point.value),
-    changed: (z) => {
-      place(z);
-    },
+    changed: (z) => place(z),
   });
   const place = (z) => {
     point.set(Float64Array.from(z));
@@ -81,29 +80,23 @@ function vaePage(model) {
       cancel = inSlices(
         vae.turns - 1,
         () => means.push(vae.reconstruction(x, q, means.length)),
-        () => fed.set({ ...fed.value, ...bound(means, kl, vae.turns) }),
+        () => fed.value && fed.set({ ...fed.value, ...bound(means, kl, vae.turns) }),
       );
   }
   if (vae.grid) {
     // the grid is built while nothing else happens; a coarse one is there soon
     const half = Math.ceil((vae.grid.points / 2) ** latent / 128),
       all = Math.ceil(vae.grid.points ** latent / 128);
-    const again = () => fed.value && fed.set({ ...fed.value, exact: vae.grid.posterior(fed.value.x, fed.value.quick) });
-    inSlices(
-      half,
-      () => vae.grid.build(),
-      () => {
-        again();
-        inSlices(
-          all - half,
-          () => vae.grid.build(),
-          () => {
-            again();
-            ready();
-          },
-        );
-      },
-    );
+    const build = (count, done) =>
+      inSlices(
+        count,
+        () => vae.grid.build(),
+        () => {
+          if (fed.value) fed.set({ ...fed.value, exact: vae.grid.posterior(fed.value.x, fed.value.quick) });
+          done();
+        },
+      );
+    build(half, () => build(all - half, ready));
   }
 
   const drawing = drawPanel(vae, model, fed, feed);
@@ -127,25 +120,20 @@ function vaePage(model) {
     moveTo(z);
     amend("z", short(z));
   }
-  const other = Math.max(
-    0,
-    labels.findIndex((label, i) => label !== drawing.labelOf(start) && i < count),
-  ); // an image of another class
+  const other = range(count).find((i) => labels[i] !== drawing.labelOf(start)) ?? 0; // an image of another class
   way.recall([start, other].map((i) => [vae.encode(drawing.imageAt(i)).mu, `code of a ${drawing.labelOf(i)}`]));
 }
 
 /** Draw or load an image, and what the model says of it, right below. */
 function drawPanel(vae, model, fed, feed) {
-  const { side, labels, pixels } = model,
+  const { side, pixels } = model,
     area = side * side,
     count = model.images.shape[0],
     held = {}; // test images by their numbers: pixels and label
-  const hold = (packed, numbers, labels) =>
-    slices(unpack(packed), numbers.length).forEach((image, i) => {
-      held[numbers[i]] ??= [image, labels[i]];
+  for (const { images, labels, numbers } of [model, model.gaps ?? model])
+    slices(unpack(images), images.shape[0]).forEach((image, i) => {
+      held[numbers?.[i] ?? i] = [image, labels[i]];
     });
-  hold(model.images, range(count), labels);
-  if (model.gaps) hold(model.gaps.images, model.gaps.numbers, model.gaps.labels);
   const imageAt = (i) => Float64Array.from(held[i][0], (value) => value / (model.images.type === "u1" ? 255 : 1)),
     labelOf = (i) => held[i]?.[1];
   const input = thumbnail("What the encoder gets", side),
@@ -202,13 +190,17 @@ function drawPanel(vae, model, fed, feed) {
     input.show(x, `What the encoder gets: ${name}`);
     atMean.show(vae.decode(q.mu), `Reconstruction at the encoder's mean${vae.latent <= 3 ? `, ${tuple(q.mu)}` : ""}`);
     if (exact) atBest.show(vae.decode(exact.best), `Reconstruction at the z of highest p(z|x), ${tuple(exact.best)}`);
-    const off = error + (exact?.error ?? 0),
+    const missing = exact?.error ?? 0,
+      off = Math.min(error + (missing < 1 ? missing : 0), 0.9), // a grid that is too coarse says nothing of the bound
       rounded = off < 0.1 ? (value) => value : Math.round; // numbers that are known to a nat alone add up as they are shown
     numbers.set({ elbo: nats(elbo, off), reconstruction: nats(rounded(elbo) + rounded(kl), off), kl: nats(kl, off) });
     if (vae.grid)
       numbers.set(
         exact
-          ? { logPx: nats(exact.logPx, off), gap: nats(rounded(exact.logPx) - rounded(elbo), off) }
+          ? {
+              logPx: nats(exact.logPx, Math.max(off, missing)),
+              gap: nats(rounded(exact.logPx) - rounded(elbo), Math.max(off, missing)),
+            }
           : { logPx: "computing …", gap: "computing …" },
       );
     about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`;
@@ -222,7 +214,7 @@ function drawPanel(vae, model, fed, feed) {
   const results = [
     figure(input, "image", "the image"),
     figure(atMean, "p(x|μ)", "the reconstruction"),
-    ...(vae.grid ? [figure(atBest, "at highest p(z|x)", "the reconstruction at the highest p(z|x)")] : []),
+    ...(vae.grid ? [figure(atBest, "at highest p(z|x)", "the best reconstruction")] : []),
   ];
   const whole = panel(
     `Draw ${hw5.page.a}`,
@@ -584,7 +576,7 @@ function posteriorPanel(vae, point, fed, draws, moveTo) {
     window = { centre: [0, 0], half: vae.grid.reach };
   const share = (z) => z.map((value, d) => 0.5 + ((d ? -1 : 1) * (value - window.centre[d])) / (2 * window.half));
   const node = surface(
-    "Encoder and exact posterior, enlarged",
+    "",
     flat ? 1 : 1.6,
     (context, width, height) => {
       const now = fed.value;
@@ -729,9 +721,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
         return write(context, "the mean of the draws will be here", width / 2, height / 2, "center");
       let total = 0;
       const means = values.map((value, i) => (total += value) / (i + 1)),
-        all = [...values, now.elbo];
-      const low = Math.min(...all),
-        high = Math.max(...all),
+        [low, high] = extent([...values, now.elbo]),
         left = 52 * rem;
       const to = (i, value) => [
         left + ((width - left - 8) * (i + 1)) / values.length,

@@ -259,7 +259,7 @@ function posteriorGrid({ reach, points, sums: packed }, decoder, latent) {
           ends[d].push((i - 1) * exact.step - reach, (i + 1) * exact.step - reach),
         );
     });
-    const sides = ends.map((places) => [Math.min(...places), Math.max(...places)]);
+    const sides = ends.map(extent);
     return {
       centre: sides.map(([a, b]) => (a + b) / 2),
       half: Math.max(0.1, ...sides.map(([a, b]) => 0.53 * (b - a))),

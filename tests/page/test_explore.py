@@ -175,7 +175,7 @@ def test_a_network_that_no_page_can_run_is_said_and_figures_stay(decoder, reason
     explore.write_explore(vae_with(decoder), {"test_elbo": -150.0}, KEPT, tmp_path, {})
     text = (tmp_path / "explore.html").read_text(encoding="utf-8")
     assert re.search(f"This page cannot run the networks of this run. {reason}", text)
-    assert '"model":null' in text and 'alt="Samples"' in text and "-150" in text
+    assert '"model":null' in text and 'alt="Samples"' in text and "−150" in text
     said = capsys.readouterr().err
     assert ("explore.html shows no model" in said) == reason.startswith("Runtime"), (
         "a surprise is said in the terminal too"
@@ -303,7 +303,7 @@ def test_numbers_have_units_and_the_digits_that_their_errors_leave():
     }
     found = {name: explore.with_unit(name, metrics) for name in metrics}
     assert [found[name] for name in ("test_elbo", "test_kl", "precision", "loss_d")] == [
-        "-153.0 ± 0.6 nats",
+        "−153.0 ± 0.6 nats",
         "6.78 nats",
         "50.3%",
         "0.61",
