@@ -698,7 +698,7 @@ def test_numbers_that_are_only_known_about_add_up(open_page):
     with open_page("vae") as page:
         wait_for(page, BUILT)
         for i in range(12):
-            page.evaluate("(i) => hw5.feed(normals(i, 784).map((value) => +(value > 0.8)), 'noise', true)", i)
+            page.evaluate("(i) => hw5.feed(hw5.vae.decode(normals(i, 2)).map((p) => +(p > 0.4)), 'an image', true)", i)
             cells = page.locator("table.readout").first.locator("td").all_inner_texts()
             assert all(cell.startswith("about ") for cell in cells), cells
             elbo, gap, log_p_x, reconstruction, kl = (int(cell.split()[1].replace("−", "-")) for cell in cells)
@@ -825,9 +825,11 @@ def test_nothing_moves_under_the_pen(open_page, width, height):
 
 
 def test_a_discriminator_that_has_it_the_wrong_way_round_is_said(open_page):
-    described = copy.deepcopy(describe("gan"))
-    last = described["model"]["discriminator"]["ops"][-1]
-    last["weight"], last["bias"] = -last["weight"], -last["bias"]
+    described, gan = copy.deepcopy(describe("gan")), make_gan()
+    with torch.no_grad():  # as if the real images were those of the sample that D finds least real
+        images = gan.gen.eval()(torch.tensor(described["model"]["z"]).float())
+        least = images[gan.disc.eval()(images).argmin()]
+    described["model"]["real"][:] = (least.flatten() * 255).round().to(torch.uint8).numpy()
     text = explore.page("gan", {**described, "model": explore.pack(described["model"])}, a_run())
     with open_page("gan", text=text) as page:
         wait_for(page, "hw5.logits")
