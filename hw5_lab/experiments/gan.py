@@ -200,6 +200,7 @@ class GANExperiment(Experiment):
             for name in names:
                 axes.plot(epochs, [row[name] for row in history], label=LABELS[name])
             axes.set_xlabel("epoch")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
             axes.legend()
         left.set(ylabel="nats", title="Losses, mean over the epoch")
@@ -220,7 +221,8 @@ class GANExperiment(Experiment):
         left.set(
             xlabel="class that the classifier sees", ylabel="share", title="Shares of the classes", xticks=range(10)
         )
-        left.legend()
+        left.margins(y=0.2)  # room for the legend
+        left.legend(loc="upper center", ncols=2)
         right.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="upper")
         right.set_title("Samples above their nearest training images: the first ten, the ten nearest")
         right.axis("off")

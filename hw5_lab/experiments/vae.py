@@ -192,6 +192,7 @@ class VAEExperiment(Experiment):
             for split, label in labels.items():
                 axes.plot([row["epoch"] for row in history], [row[f"{split}_{part}"] for row in history], label=label)
             axes.set(xlabel="epoch", ylabel="nats per image", title=title)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)  # too long for a panel
         self.save(figure, "elbo.png")

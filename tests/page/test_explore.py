@@ -268,6 +268,40 @@ def test_gaps_are_those_of_gap_png():
     assert math.isclose(gaps["high"], gap.max().item(), rel_tol=1e-5)
 
 
+def drawn(experiment, draw):
+    """The figure that draw(experiment) saves."""
+    experiment, saved = copy.copy(experiment), []
+    object.__setattr__(experiment, "save", lambda figure, name: saved.append(figure))
+    draw(experiment)
+    saved[0].draw_without_rendering()
+    return saved[0]
+
+
+def test_axes_of_epochs_count_whole_ones():
+    vae, gan = copy.copy(make_vae().experiment), copy.copy(make_gan().experiment)
+    parts = [f"{split}_{part}" for split in ("train", vae.held_out) for part in ("elbo", "reconstruction", "kl")]
+    for experiment, names in ((vae, parts), (gan, gan.shown)):
+        experiment.record = {"history": [{"epoch": epoch, **dict.fromkeys(names, 0.5)} for epoch in (1, 2)]}
+        for axes in drawn(experiment, lambda it: it.visualize_history()).axes:
+            assert all(tick == round(tick) for tick in axes.get_xticks())
+
+
+def test_the_legend_of_the_shares_covers_no_bar():
+    shares = torch.full((2, 10), 0.05)
+    shares[0, 1], shares[0, 3], shares[1, 5], shares[0, 8] = 0.15, 0.24, 0.2, 0.25
+    findings = {"shares": shares, "pictures": torch.zeros(2, 20, 1, 28, 28)}
+    figure = drawn(make_gan().experiment, lambda it: it.visualize_findings(findings))
+    legend = figure.axes[0].get_legend().get_window_extent()
+    assert not any(legend.overlaps(bar.get_window_extent()) for bar in figure.axes[0].patches)
+
+
+def test_captions_say_what_the_figures_say():
+    source = (ROOT / "hw5_vae.py").read_text(encoding="utf-8")
+    assert f'title="{explore.caption("latent_space.png")}"' in source
+    shown = explore.caption("quality.png").lower()
+    assert "shares of the classes" in shown and "nearest training images" in shown and "epoch" not in shown
+
+
 def test_only_figures_of_the_run_get_into_the_page(tmp_path):
     for name in ("holiday.png", "samples_epoch_20.png", "data.png"):
         (tmp_path / name).write_bytes(a_figure())
