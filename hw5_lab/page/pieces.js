@@ -560,6 +560,7 @@ function chart({ title, unit, series }, history) {
     chosen = clamp(i, 0, rows.length - 1);
     const told = tell(rows[chosen]);
     node.setAttribute("aria-label", `${title}, ${unit}. ${told}`);
+    node.told = `${title}, ${unit}, epoch ${rows[chosen].epoch}`; // the rest is in the caption
     node.later();
     return told;
   };

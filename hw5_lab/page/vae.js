@@ -180,6 +180,7 @@ function drawPanel(vae, model, fed, feed) {
   let turn = 0;
   const chooser = number(`Test image, 0 to ${count - 1}${model.gaps ? " or one of the worst" : ""}`, load);
   fed.watch((now) => {
+    whole.classList.toggle("unused", !now);
     if (!now) {
       numbers.clear();
       about.textContent = `Draw ${hw5.page.a}, or load a test image.`;
@@ -235,7 +236,6 @@ function drawPanel(vae, model, fed, feed) {
       ),
     ),
   );
-  fed.watch((now) => whole.classList.toggle("unused", !now));
   return { load, imageAt, labelOf, pad, whole };
 }
 
@@ -402,17 +402,11 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
     { help: "Drag, or use the arrow keys, with Shift for larger steps, to move z." },
   );
   node.id = "plane";
-  const drop = (u, v) => moveTo([inside((2 * u - 1) * span), inside((1 - 2 * v) * span)].slice(0, vae.latent));
+  const go = (...z) => moveTo(z.slice(0, vae.latent).map(inside));
   drag(
     node,
-    (u, v) => u === u && drop(u, v),
-    (dx, dy) =>
-      moveTo(
-        [inside(point.value[0] + (dx * span) / 60), inside((point.value[1] ?? 0) - (dy * span) / 60)].slice(
-          0,
-          vae.latent,
-        ),
-      ),
+    (u, v) => u === u && go((2 * u - 1) * span, (1 - 2 * v) * span),
+    (dx, dy) => go(point.value[0] + (dx * span) / 60, point.value[1] - (dy * span) / 60),
     { flat: !flat },
   );
   point.watch(node.later);
