@@ -117,7 +117,7 @@ def test_every_edition_runs_whole(name, edition, figures, tmp_path, capsys):
         for key, value in metrics.items()
         if key.startswith(("test_", "loss_", "share_"))
     )
-    assert ("images of some digits where 1000 were asked for" in warnings) == (edition == "ese546")
+    assert ("images of some classes where 1000 were asked for" in warnings) == (edition == "ese546")
     if name == "hw5_vae":
         held_out = "validation" if edition == "uva" else "test"
         history = rows(tmp_path)

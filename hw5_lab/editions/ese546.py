@@ -34,7 +34,7 @@ def first_of_each_digit(images, labels, count):
     digits = labels.argmax(1)
     found = [(digits == digit).nonzero()[:count, 0] for digit in range(10)]
     if (least := min(map(len, found))) < count:
-        print(f"{least} images of some digits where {count} were asked for: using all there are.", file=sys.stderr)
+        print(f"{least} images of some classes where {count} were asked for: using all there are.", file=sys.stderr)
     chosen = torch.cat(found).sort().values
     return images[chosen], labels[chosen]
 

@@ -32,7 +32,7 @@ def test_first_of_each_digit(capsys):
     assert chosen.flatten().tolist() == [0, 1, 4, 8, 10, 11, 12, 13, 14, 15] and capsys.readouterr().err == ""
     assert labels.argmax(1).tolist() == digits[chosen.flatten().long()].tolist()
     chosen, _ = ese546.first_of_each_digit(images, torch.eye(10)[digits], 2)
-    expected = "1 images of some digits where 2 were asked for: using all there are.\n"
+    expected = "1 images of some classes where 2 were asked for: using all there are.\n"
     assert len(chosen) == 13 and capsys.readouterr().err == expected
 
 

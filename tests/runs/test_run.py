@@ -164,7 +164,7 @@ def test_a_run_goes_on_to_more_epochs(name, finished, tmp_path, capsys):
     line = ["--output_dir", str(folder), "--resume", "--epochs", "4"]
     assert MODULES[name].main(line) == 0
     printed = capsys.readouterr().out
-    assert "Going on from epoch 2 to 4, at the learning rates of a run of so many epochs." in printed
+    assert "Going on from epoch 2 to 4, at the learning rates of a run of 4 epochs." in printed
     after = rows(folder)
     assert after[:2] == before and [row["epoch"] for row in after] == ["1", "2", "3", "4"]
     assert json.loads((folder / "metrics.json").read_text())["seed"] == 5
