@@ -92,7 +92,9 @@ def test_run_with_a_plane_of_latents(tmp_path):
             {"elbo", "samples_epoch_0", "samples_epoch_1", "samples_epoch_2"},
             marks=pytest.mark.slow,
         ),
-        ("hw5_vae", "ese546", {"elbo", "updates", "reconstructions", "samples_epoch_2"}),
+        pytest.param(
+            "hw5_vae", "ese546", {"elbo", "updates", "reconstructions", "samples_epoch_2"}, marks=pytest.mark.slow
+        ),
         ("hw5_vae", "hw8", {"elbo", "samples_epoch_1", "samples_epoch_2"}),
         pytest.param(
             "hw5_gan",
