@@ -131,7 +131,8 @@ class VAE(AnalyticVAE):
         second.plot(steps, [-value for value in kl], lw=0.5)
         second.set_title("Second term, -KL(q(z|x) || p(z)), each minibatch")
         likelihoods.plot(steps, log_p_x, lw=0.5, label="training, each minibatch")
-        likelihoods.plot(*(zip(*checks) if checks else ((), ())), label="100 held-out images, every 100 updates")
+        if checks:
+            likelihoods.plot(*zip(*checks), label="100 held-out images, every 100 updates")
         likelihoods.set_title("E[log p(x|z)]")
         likelihoods.legend()
         for axes in (first, second, likelihoods):

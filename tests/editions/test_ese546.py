@@ -114,6 +114,15 @@ def test_curves_over_updates():
     assert vae.visualize_updates() is updates
 
 
+def test_before_the_first_check_the_figure_names_none():
+    vae, kept = VAE(argparse.Namespace()), []
+    vae.curves.updates = [(-90.0, 3.0)]
+    vae.save = lambda figure, name: kept.append(figure)
+    vae.visualize_updates()
+    legend = kept[0].axes[2].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["training, each minibatch"]
+
+
 def test_the_figure_has_three_panels_of_the_right_signs(monkeypatch):
     """The first term, minus the KL, and both likelihoods: what the ELBO is the sum of, each of its own."""
     from matplotlib.axes import Axes
