@@ -17,6 +17,7 @@ import importlib.util
 import io
 import math
 import os
+import pickle
 import signal
 import sys
 from functools import cached_property
@@ -243,8 +244,12 @@ class VAE(nn.Module):
     @cached_property
     def splits(self):
         """What read_data() returns, on this device, read when it is asked for."""
+        data = self.read_data()
+        pixels = data["train"][0].shape[1]
+        if pixels != self.args.data_dimension:
+            raise ValueError(f"data_dimension {self.args.data_dimension}: the images have {pixels} pixels; use that")
         to_device = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)
-        return {name: tuple(map(to_device, arrays)) for name, arrays in self.read_data().items()}
+        return {name: tuple(map(to_device, arrays)) for name, arrays in data.items()}
 
     @cached_property
     def train_images(self):
@@ -351,7 +356,13 @@ class VAE(nn.Module):
         for network, path in ((self.encoder, self.args.e_path), (self.decoder, self.args.d_path)):
             if not (path and Path(path).is_file()):
                 raise ValueError(f"{path or '--e_path or --d_path'}: no such file; --resume_training reads both files")
-            network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            try:
+                network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+            except (RuntimeError, TypeError, pickle.UnpicklingError):
+                name = type(network).__name__
+                raise ValueError(
+                    f"{path}: holds no weights of this {name}; use those of a run with the same sizes"
+                ) from None
 
     # ---- figures: each is saved in self.folder and returns what it drew
 

@@ -3,9 +3,11 @@
 import argparse
 import csv
 import json
+import sys
 import time
 from pathlib import Path
 
+from hw5_lab.runs.flags import count
 from hw5_lab.runs.streams import forgiving_streams
 from hw5_utils import HERE
 
@@ -26,16 +28,22 @@ def runs(folder):
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(mark.stat().st_mtime))
         number = f"{main} {float(history[-1][main]):.1f}" if main else "no epoch yet"
         end = "" if mark.with_name("metrics.json").exists() else ", unfinished"
-        rows.append((mark.parent.name, when, f"{len(history)} epochs{end}", number, command))
+        rows.append((mark.parent.name, when, f"{count(len(history), 'epoch')}{end}", number, command))
     return rows
 
 
 def main(argv=None):
-    """Print the runs; the exit code is 0."""
+    """Print the runs; the exit code is 0, or 2 where there is no such folder."""
     parser = argparse.ArgumentParser("python -m hw5_lab", description="What the laboratory keeps.")
     parser.add_argument("what", choices=["runs"], help="list the runs")
     parser.add_argument("folder", type=Path, nargs="?", default=HERE / "outputs", help="where they are")
-    rows = runs(parser.parse_args(argv).folder)
+    folder = parser.parse_args(argv).folder
+    if not folder.is_dir():
+        print(f"{parser.prog}: {folder}: no such folder; name the one in which the runs' folders lie", file=sys.stderr)
+        return 2
+    rows = runs(folder)
+    if not rows:
+        print(f"{folder} holds no folder of a run.")
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip())

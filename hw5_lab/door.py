@@ -11,7 +11,7 @@ import torch
 
 from hw5_lab.runs import flags
 from hw5_lab.runs.folder import RunFolder
-from hw5_lab.runs.run import Run, run
+from hw5_lab.runs.run import Run, run, source_of
 from hw5_utils import Fault
 
 
@@ -64,11 +64,13 @@ def load(folder):
     try:
         script = Path(json.loads((Path(folder) / "run.json").read_text())["script"]).stem
     except (OSError, ValueError, KeyError, TypeError):
-        raise Fault(f"{folder}: holds no run; name the output folder of one") from None
+        raise Fault(f"{str(folder)!r} holds no run; name the output folder of one") from None
     args = parse_args(script, ["--output_dir", str(folder), "--evaluate"])
     with RunFolder(folder, f"{script}.py") as run_folder:
         trained = Run(args, lambda args: build(script, args), run_folder)
         trained.load()
+    if trained.origin.get("source") != source_of(trained.experiment.homework):
+        print(f"{folder}: the script or its edition has changed since this run.", file=sys.stderr)
     for part in trained.experiment.parts.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
@@ -76,7 +78,9 @@ def load(folder):
 
 
 def homework_class(script, edition):
-    """The class of an edition's homework."""
+    """The class of an edition's homework; Fault where there is none, for a run of an edition that is gone."""
+    if edition not in SCRIPTS[script].editions:
+        raise Fault(f"--edition {edition}: not known; there are {', '.join(SCRIPTS[script].editions)}")
     return getattr(importlib.import_module(SCRIPTS[script].editions[edition]), SCRIPTS[script].homework)
 
 

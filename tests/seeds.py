@@ -51,22 +51,21 @@ def metrics_of(row, seed, args):
 def spread(values):
     """Mean and standard deviation in words."""
     mean = statistics.mean(values)
-    digits = 1 if abs(mean) >= 1 else 3
+    digits = 1 if abs(mean) >= 1 else 4
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{mean:.{digits}f}{deviation}"
 
 
 def table(args):
     """Run what is missing, and print a row of the README's table for each."""
-    print("| command | mean ± standard deviation | seeds | training |\n|---|---|---|---|")
+    print("| command | mean ± standard deviation | seeds |\n|---|---|---|")
     revisions, threads = set(), set()
     for row in args.rows or ROWS:
         command, first, names = ROWS[row]
         command = " ".join([command, *args.flags])
         found = [metrics_of(row, first if number == 0 else number, args) for number in range(args.seeds)]
         numbers = ", ".join(f"{words} {spread([each[key] for each in found])}" for words, key in names.items())
-        seconds = [each["seconds"] for each in found]
-        print(f"| `python {command}` | {numbers} | {len(found)} | {spread(seconds)} s |", flush=True)
+        print(f"| `python {command}` | {numbers} | {len(found)} |", flush=True)
         revisions |= {each["revision"] for each in found}
         threads |= {each["threads"] for each in found}
     print(f"\nRevisions: {', '.join(map(str, sorted(revisions)))}. Threads: {', '.join(map(str, sorted(threads)))}.")

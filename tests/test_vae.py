@@ -378,6 +378,28 @@ def test_course_weights_are_written_and_read(tmp_path):
     assert list(torch.load(paths["d_path"], weights_only=True)) == list(vae.decoder.state_dict())
 
 
+def test_weights_of_other_networks_are_refused(tmp_path):
+    """Those of another size, the two files swapped, and a file that holds no weights."""
+    paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
+    small_vae(**paths).save_weights()
+    torch.save([1], tmp_path / "list.pt")
+    (tmp_path / "text.pt").write_text("no weights")
+    swapped = {"e_path": paths["d_path"], "d_path": paths["e_path"]}
+    other = [{**paths, "e_path": str(tmp_path / name)} for name in ("list.pt", "text.pt")]
+    for given in ({**paths, "hidden_units": 7}, swapped, *other):
+        with pytest.raises(
+            ValueError, match="holds no weights of this Encoder; use those of a run with the same sizes"
+        ):
+            small_vae(resume_training=True, **given)
+
+
+def test_images_of_another_size_are_refused_before_the_training(monkeypatch):
+    split = torch.zeros(5, 784), torch.zeros(5, 10)
+    monkeypatch.setattr(hw5_vae.VAE, "read_data", lambda self: {"train": split, "test": split})
+    with pytest.raises(ValueError, match="data_dimension 100: the images have 784 pixels; use that"):
+        hw5_vae.VAE(argparse.Namespace(data_dimension=100, hidden_units=5)).train()
+
+
 @pytest.mark.parametrize("given", [(), ("e_path",), ("d_path",)])
 def test_resuming_without_both_files_is_refused(given, tmp_path):
     paths = {name: str(tmp_path / name) for name in given}

@@ -34,7 +34,7 @@ def first_of_each_digit(images, labels, count):
     digits = labels.argmax(1)
     found = [(digits == digit).nonzero()[:count, 0] for digit in range(10)]
     if (least := min(map(len, found))) < count:
-        print(f"{least} images of some digits where {count} were asked for: using all there are.", file=sys.stderr)
+        print(f"{least} images of some classes where {count} were asked for: using all there are.", file=sys.stderr)
     chosen = torch.cat(found).sort().values
     return images[chosen], labels[chosen]
 
@@ -131,7 +131,8 @@ class VAE(AnalyticVAE):
         second.plot(steps, [-value for value in kl], lw=0.5)
         second.set_title("Second term, -KL(q(z|x) || p(z)), each minibatch")
         likelihoods.plot(steps, log_p_x, lw=0.5, label="training, each minibatch")
-        likelihoods.plot(*(zip(*checks) if checks else ((), ())), label="100 held-out images, every 100 updates")
+        if checks:
+            likelihoods.plot(*zip(*checks), label="100 held-out images, every 100 updates")
         likelihoods.set_title("E[log p(x|z)]")
         likelihoods.legend()
         for axes in (first, second, likelihoods):

@@ -145,6 +145,13 @@ def images_in_words(images, data_dir):
     return f"{len(images):,} of {name}" if name.startswith("the ") else f"{len(images):,} images of {name}"
 
 
+def plot_epochs(axes, epochs, values, label):
+    """A curve over the epochs; that of a single epoch is a dot."""
+    axes.plot(epochs, values, "o" if len(epochs) == 1 else "-", label=label)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.set_xlabel("epoch")
+
+
 def averaged(network, decay):
     """An average of a network's weights over training, to which update_parameters() adds; `decay`: what a step keeps.
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import hw5_utils as utils
 from hw5_gan import tile
-from hw5_lab.experiments.experiment import Experiment, averaged, images_in_words
+from hw5_lab.experiments.experiment import Experiment, averaged, images_in_words, plot_epochs
 from hw5_lab.fast.layers import fuse, speed_up
 from hw5_lab.measures.images import Evaluator, frechet_distance, in_unit, nearest_neighbours, resemblance
 from hw5_lab.runs.checkpoint import load
@@ -117,7 +117,7 @@ class GANExperiment(Experiment):
     def sample(self, count, offset, gen=None):
         """`count` generated images [N,1,28,28] in [0,1]; the noise is the same at every call with this offset."""
         generator = torch.Generator().manual_seed(self.args.seed + offset)
-        return self.homework.generate(self.homework.draw_z(count, generator), gen)
+        return self.homework.generate(self.homework.draw_z(count, generator), gen).clamp(0, 1)  # as a figure shows it
 
     def best_generator(self):
         """The generator of the best epoch, or the present one where there is none."""
@@ -184,7 +184,7 @@ class GANExperiment(Experiment):
     # ---- figures
 
     def visualize(self):
-        classes = self.evaluator.classify(self.homework.generate(self.homework.fixed_z))[1].argmax(1)
+        classes = self.evaluator.classify(self.homework.generate(self.homework.fixed_z).clamp(0, 1))[1].argmax(1)
         self.homework.visualize(classes)
         self.visualize_history()
         if self.record["frames"] and self.folder:
@@ -198,9 +198,7 @@ class GANExperiment(Experiment):
         epochs = [row["epoch"] for row in history]
         for axes, names in ((left, self.shown[:2]), (right, self.shown[2:])):
             for name in names:
-                axes.plot(epochs, [row[name] for row in history], label=LABELS[name])
-            axes.set_xlabel("epoch")
-            axes.xaxis.get_major_locator().set_params(integer=True)
+                plot_epochs(axes, epochs, [row[name] for row in history], LABELS[name])
             axes.grid(alpha=0.3)
             axes.legend()
         left.set(ylabel="nats", title="Losses, mean over the epoch")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hw5_lab.experiments import refine
-from hw5_lab.experiments.experiment import Experiment, images_in_words
+from hw5_lab.experiments.experiment import Experiment, images_in_words, plot_epochs
 from hw5_lab.fast.layers import fuse
 from hw5_lab.measures.likelihood import (
     log_likelihood_exact,
@@ -190,9 +190,9 @@ class VAEExperiment(Experiment):
         labels = {"train": "training, mean over the epoch", held_out: f"{held_out}, after the epoch"}
         for axes, (part, title) in zip(figure.subplots(1, 3), titles.items()):
             for split, label in labels.items():
-                axes.plot([row["epoch"] for row in history], [row[f"{split}_{part}"] for row in history], label=label)
-            axes.set(xlabel="epoch", ylabel="nats per image", title=title)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+                epochs, values = [row["epoch"] for row in history], [row[f"{split}_{part}"] for row in history]
+                plot_epochs(axes, epochs, values, label)
+            axes.set(ylabel="nats per image", title=title)
             axes.grid(alpha=0.3)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)  # too long for a panel
         self.save(figure, "elbo.png")

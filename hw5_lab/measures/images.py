@@ -143,9 +143,18 @@ class Evaluator:
 
     @torch.no_grad()
     def classify(self, images):
-        """Features [N,64] and log p(digit) [N,10], on the CPU, of images [N,1,28,28] or [N,28,28] in [0,1] or uint8."""
+        """Features [N,64] and log p(digit) [N,10], on the CPU, of images [N,1,28,28] or [N,28,28] in [0,1] or uint8.
+
+        ValueError for other values, or before fit().
+        """
+        if not self.fitted:
+            raise ValueError("the classifier is not trained; call fit() first")
         images = as_channels(images)
         images = in_unit(images) if images.dtype == torch.uint8 else images.float()
+        if not ((images >= 0) & (images <= 1)).all():
+            raise ValueError(
+                f"images have values from {images.min():.9g} to {images.max():.9g}; expected [0,1], or uint8"
+            )
         features = torch.cat([self.classifier.features(x) for x in images.split(1000)])
         return features.cpu(), self.classifier.linear(features).log_softmax(1).cpu()
 

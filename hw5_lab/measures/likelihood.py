@@ -20,9 +20,14 @@ from hw5_vae import (
 
 
 def flat(images, model):
-    """Images, numpy or a tensor, with a channel or without, as the model takes them, [N,pixels]."""
+    """Images, numpy or tensor, with a channel or without, as the model takes them, [N,pixels]. ValueError for none."""
     weight = next(model.parameters())
-    images = torch.as_tensor(images, dtype=weight.dtype, device=weight.device).flatten(1)
+    images = torch.as_tensor(images, dtype=weight.dtype, device=weight.device)
+    if images.dim() < 2 or not len(images):
+        raise ValueError(
+            f"images are of shape {list(images.shape)}; expected [N,pixels], or with a channel, N at least 1"
+        )
+    images = images.flatten(1)
     check_unit("images", images)
     return images
 
@@ -33,6 +38,8 @@ def log_likelihood_sampled(model, images, samples, progress=iter):
 
     With one sample its mean is the ELBO. It rises to log p(x) with their number. `progress` wraps the loop.
     """
+    if samples < 1:
+        raise ValueError(f"{samples} samples; expected at least 1")
     generator, values = getattr(model, "fresh_rng", torch.Generator)(), []
     for x in progress(flat(images, model).split(max(1, 20_000 // samples))):
         mu, sigma_square = (part.expand(samples, *part.shape) for part in model.encoder(x))

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import torch
 
-from hw5_lab.runs.flags import flag_of
+from hw5_lab.runs.flags import contrast
 from hw5_utils import Fault
 
 
@@ -63,8 +63,8 @@ def check_settings(state, settings, path, free):
         raise Fault(f"{path}: not a checkpoint of this version of the script; a new run keeps it, in another folder")
     for name in sorted(settings.keys() - set(free), key=lambda name: (name == "data", name != "edition", name)):
         if type(saved[name]) is not type(settings[name]) or saved[name] != settings[name]:
-            what = "other data" if name == "data" else f"{flag_of(name)} {saved[name]}, not {settings[name]}"
-            raise Fault(f"{path}: belongs to a run with {what}; use the same, or start a new run")
+            what = "with other data" if name == "data" else contrast(name, saved[name], settings[name])
+            raise Fault(f"{path}: belongs to a run {what}; use the same, or start a new run")
 
 
 def load(part, state):

@@ -77,13 +77,18 @@ def parse(parser, argv=None):
         )
     if args.rewrite and not (args.evaluate or args.resume_training):
         parser.error("argument --rewrite: belongs to --evaluate or --resume")
+    apply(args)
+    args.command = shlex.join(["python", parser.prog, *(sys.argv[1:] if argv is None else map(str, argv))])
+    return args
+
+
+def apply(args):
+    """Set PyTorch up as --threads and --deterministic say."""
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA's matrix products need for it
         torch.use_deterministic_algorithms(True)
-    args.command = shlex.join(["python", parser.prog, *(sys.argv[1:] if argv is None else map(str, argv))])
-    return args
 
 
 def computes(device):
@@ -99,6 +104,20 @@ def computes(device):
 def flag_of(name):
     """The flag of a setting, as a user types it."""
     return "--epochs" if name in ("num_epoches", "n_epochs") else f"--{name}"
+
+
+def contrast(name, saved, now):
+    """Two values of a setting in words: "with --lr 0.1, not 0.2", "without --limit, not with --limit 10"."""
+    flag = flag_of(name)
+    if not {type(saved), type(now)} & {type(None), bool}:
+        return f"with {flag} {saved}, not {now}"
+    words = {None: f"without {flag}", False: f"without {flag}", True: f"with {flag}"}
+    return ", not ".join(words.get(value, f"with {flag} {value}") for value in (saved, now))
+
+
+def count(number, thing):
+    """A number of things in words: "1 epoch", "2 epochs"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def one_line(text):

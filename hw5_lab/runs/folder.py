@@ -177,14 +177,16 @@ class RunFolder:
     def begin(self, mark, resumed=False):
         """Make the folder ready for a new run and write its mark. A run that it holds is renamed as a whole.
 
-        Only where `resumed`, and the run in the folder has the same settings and no checkpoint yet, it stays.
+        It stays where it holds nothing but its mark, or where it is `resumed` with the same settings before its first
+        checkpoint.
         Returns the path to which a run was renamed, or None.
         """
         self.refuse_unwritable()
         moved, here = None, self.mark
-        stays = resumed and here and all(here[name] == mark[name] for name in ("script", "settings"))
+        same = resumed and here and all(here[name] == mark[name] for name in ("script", "settings"))
         try:
-            if here and not (stays and not (self.path / "checkpoint.pt").exists()):
+            empty = here and {entry.name for entry in os.scandir(self.path)} <= {"run.json", ".lock", ".partial"}
+            if here and not empty and not (same and not (self.path / "checkpoint.pt").exists()):
                 if os.name == "nt":  # where a folder with an open file cannot be renamed
                     self.lock.release()
                 moved = next(

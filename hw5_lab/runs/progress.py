@@ -77,7 +77,7 @@ class Progress:
 
     def epoch_done(self, row):
         self.name_epoch()
-        numbers = {name: f"{row[name]:.4g}" for name in self.experiment.shown}
+        numbers = {name: f"{row[name]:#.4g}" for name in self.experiment.shown}
         self.bar.set_postfix(numbers)
         if self.lines:
             words = ", ".join(f"{name} {value}" for name, value in numbers.items())
@@ -88,7 +88,10 @@ class Progress:
         self.bar.update()
         self.done += 1
         elapsed = time.perf_counter() - self.start
-        if not self.announced and (elapsed > 2 or self.done == self.total):
+        # A log gets this line before that of the first epoch
+        if not self.announced and (
+            elapsed > 2 or self.done == self.total or self.lines and self.done % self.experiment.steps == 0
+        ):
             self.announced = True
             self.bar.clear()
             self.say(

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import json
 import math
 import shlex
 import shutil
@@ -17,7 +18,7 @@ import torch
 
 from hw5_lab.page.explore import write_explore
 from hw5_lab.runs.checkpoint import checksum, restore, snapshot
-from hw5_lab.runs.flags import flag_of, one_line
+from hw5_lab.runs.flags import apply, contrast, count, one_line
 from hw5_lab.runs.folder import RunFolder, as_json, load_tensors, save_history, save_tensors, write
 from hw5_lab.runs.progress import Progress, Stopped, StopRequest, measuring
 from hw5_lab.runs.streams import forgiving_streams
@@ -120,7 +121,8 @@ class Run:
     def train_and_measure(self, stop):
         """The whole of a run, new or resumed; the exit code."""
         if self.args.resume_training and self.is_over():
-            self.say(f"The run in {shown(self.folder.path)} is finished: nothing to resume.")
+            changed = " The script has changed since: without --resume a new run starts." if self.is_outdated() else ""
+            self.say(f"The run in {shown(self.folder.path)} is finished: nothing to resume.{changed}")
             if self.args.named & {"e_path", "d_path"}:
                 raise Fault(
                     f"{shown(self.folder.path)}: a finished run writes no weights; copy them from its checkpoint.pt"
@@ -146,7 +148,10 @@ class Run:
         return 0
 
     def start(self):
-        """A new run, or one that was killed before its first checkpoint."""
+        """A new run, or one that was stopped before its first checkpoint, with all settings that it had."""
+        begun = self.args.resume_training and self.folder.mark
+        if begun and begun["script"] == self.folder.script:
+            self.take(begun["settings"], begun.get("recalled", {}))
         self.build_experiment()
         self.origin = self.surroundings()
         weights = self.args.resume_training and self.starts_from_weights()
@@ -187,10 +192,19 @@ class Run:
         for name, value in sorted(other.items(), key=lambda each: each[0] in EPOCHS):  # what is refused anyhow, first
             if name not in EPOCHS or getattr(self.args, name) < value or len(other) > 1:
                 raise Fault(
-                    f"{self.folder.path}: holds a finished run with {flag_of(name)} {value}, not "
-                    f"{getattr(self.args, name)}; without --resume a new run starts"
+                    f"{self.folder.path}: holds a finished run {contrast(name, value, getattr(self.args, name))}; "
+                    "without --resume a new run starts"
                 )
         return not other
+
+    def is_outdated(self):
+        """Whether the script has changed since the finished run in the folder; False where that cannot be found out."""
+        try:
+            self.take(self.folder.mark["settings"], self.folder.mark["recalled"])
+            kept = json.loads((self.folder.path / "metrics.json").read_text())["source"]
+            return kept != source_of(self.build(self.args).homework)
+        except (Fault, OSError, ValueError, LookupError, TypeError):
+            return False
 
     def resume(self, state):
         """Go on where the checkpoint's `state` ends. The command may name more epochs than the run had."""
@@ -201,15 +215,21 @@ class Run:
             more = {name for name in EPOCHS & self.args.named if is_more(getattr(self.args, name), saved[name])}
         self.build_experiment()
         restore(self.experiment, state, self.settings, self.checkpoint, free=more)
-        if self.origin.get("source") != source_of(self.experiment.homework) and not self.args.rewrite:
+        now = self.surroundings()
+        changed = self.origin.get("source") != now["source"]
+        if changed and not self.args.rewrite:
             raise Fault(
                 f"{self.checkpoint}: the script or its edition has changed since this run began; without --resume a "
                 "new run starts, with --rewrite the old weights go on in the changed script"
             )
         if more:
             done, epochs = len(self.experiment.record["history"]), self.experiment.epochs
-            self.say(f"Going on from epoch {done} to {epochs}, at the learning rates of a run of so many epochs.")
+            self.say(f"Going on from epoch {done} to {epochs}, at the learning rates of a run of {epochs} epochs.")
+        if more or changed:
             self.origin["command"] = f"{self.origin.get('command')}; {self.args.command}"
+        if changed:  # from now on the run is that of the changed script
+            self.origin |= {name: now[name] for name in ("source", "revision")}
+            save_tensors(snapshot(self.experiment, self.settings, self.origin), self.checkpoint)
         if more or self.args.named & MEASURING:
             mark = {
                 **self.folder.mark,
@@ -232,10 +252,21 @@ class Run:
         if typed(saved) != typed(self.folder.mark["settings"]):
             refusal = "not a checkpoint of the run in run.json; a new run keeps it, in another folder"
             raise Fault(f"{self.checkpoint}: {refusal}")
-        kept = {**saved, **{name: value for name, value in flags.items() if name in RECALLED}}
-        same = {name: kept[name] for name in kept.keys() & vars(self.args).keys() - self.args.named - WHERE}
-        self.args = argparse.Namespace(**{**vars(self.args), **same})
         self.origin = state["environment"]
+        self.take(saved, flags)
+
+    def take(self, settings, flags):
+        """Take the settings of a run, and its recalled flags, where the command does not name others.
+
+        Where to compute is taken for training only, and a device only where it is there.
+        """
+        kept = {**settings, **{name: value for name, value in flags.items() if name in RECALLED}}
+        left = self.args.named | (WHERE if self.args.evaluate else set())
+        if kept.get("device") == "cuda" and not torch.cuda.is_available():
+            left |= {"device"}
+        same = {name: kept[name] for name in kept.keys() & vars(self.args).keys() - left}
+        self.args = argparse.Namespace(**{**vars(self.args), **same})
+        apply(self.args)
 
     def train(self, stop):
         """Run the epochs that are left; checkpoint.pt and history.csv are written after each."""
@@ -264,7 +295,8 @@ class Run:
             restore(self.experiment, load_tensors(self.checkpoint), self.settings, self.checkpoint)
             self.experiment.visualize()
         done, epochs = len(self.experiment.record["history"]), self.experiment.epochs
-        self.say(f"Stopped: the first {done} of {epochs} epochs are kept. To go on: {self.again()}")
+        kept = f"the first {done} of {epochs} epochs are kept" if done else f"none of {count(epochs, 'epoch')} is kept"
+        self.say(f"Stopped: {kept}. To go on: {self.again()}")
 
     def again(self):
         """The command that goes on with this run, from where the user stands."""
@@ -295,7 +327,7 @@ class Run:
         """Take the experiment, with its trained weights, from the checkpoint in the folder."""
         state = self.folder.load_checkpoint()
         if state is None:
-            raise Fault(f"{self.checkpoint}: no such file; --evaluate needs the checkpoint of a run")
+            raise Fault(f"{self.checkpoint}: no such file; a model is loaded from the checkpoint of a run")
         self.recall(state)
         self.build_experiment()
         restore(self.experiment, state, self.settings, self.checkpoint, training=False, free=WHERE)

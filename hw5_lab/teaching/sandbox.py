@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("child.py")
 USERS = 60578, 61184  # numbers of users that no system gives out: for root, each box takes one of them
 PACKAGES = "matplotlib.pyplot", "torchvision", "tqdm"  # imported once, where a submission mentions them
+NEEDED_MB = 450  # that a grading takes with PyTorch for CPUs; measured in a cgroup
 MEMORY = 2 * 2**30  # bytes that a job may use on top of what torch and its friends reserve
 LARGEST_ANSWER = 64 * 2**20
 NO_ANSWER = 70  # the exit code of a job that could not save its answer
@@ -131,7 +132,10 @@ class Sandbox:
             said = json.loads(self.line(300))
         except ValueError:
             self.stop()
-            raise Refused(f"the child process does not start; see why with {sys.executable} {CHILD} [1,2]") from None
+            raise Refused(
+                f"the child process does not start, for want of memory? It needs {NEEDED_MB} MB with PyTorch for CPUs, "
+                f"and more with PyTorch for GPUs. See why with {sys.executable} {CHILD} [1,2]"
+            ) from None
         self.greeted, self.user = True, said["user"]
         if said["why"]:
             self.user = None

@@ -253,7 +253,7 @@ SMALL = {
     "hw5_gan": lambda name: small_gan(name),
     "hw5_diffusion": lambda name: small_diffusion(name, n_epochs=1, batch_size=4, samples=5, langevin_steps=1),
 }
-FIGURES = {
+FIGURES = {  # of our own editions; another one draws what it likes
     ("hw5_vae", "cs446"): {"data_space", "latent_space", "inter_class_interpolation"},
     ("hw5_vae", "uva"): {"samples_epoch_0", "samples_epoch_1", "samples_epoch_3"},
     ("hw5_vae", "ese546"): {"samples_epoch_3", "updates", "reconstructions"},
@@ -269,10 +269,11 @@ FIGURES = {
 
 
 QUICK = {("hw5_vae", "ese546"), ("hw5_gan", "uva")}  # all others are slow
+EDITIONS = [(script, name) for script, each in door.SCRIPTS.items() for name in each.editions]
 
 
 @pytest.mark.parametrize(
-    "script, name", [pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in FIGURES]
+    "script, name", [pytest.param(*each, marks=[] if each in QUICK else [pytest.mark.slow]) for each in EDITIONS]
 )
 def test_every_edition_trains_and_draws_alone_as_in_the_laboratory(script, name, tmp_path, monkeypatch, capsys):
     """train() and visualize() of the homework itself: the weights of a run, a line per epoch, its own figures."""
@@ -298,4 +299,5 @@ def test_every_edition_trains_and_draws_alone_as_in_the_laboratory(script, name,
         assert_same_weights(getattr(homework, network), getattr(experiment.homework, network))
     assert capsys.readouterr().out.count("\n") == experiment.epochs
     homework.visualize()
-    assert {path.stem for path in tmp_path.iterdir()} == FIGURES[script, name]
+    drawn = {path.stem for path in tmp_path.iterdir()}
+    assert drawn == FIGURES.get((script, name), drawn)

@@ -32,7 +32,7 @@ def test_first_of_each_digit(capsys):
     assert chosen.flatten().tolist() == [0, 1, 4, 8, 10, 11, 12, 13, 14, 15] and capsys.readouterr().err == ""
     assert labels.argmax(1).tolist() == digits[chosen.flatten().long()].tolist()
     chosen, _ = ese546.first_of_each_digit(images, torch.eye(10)[digits], 2)
-    expected = "1 images of some digits where 2 were asked for: using all there are.\n"
+    expected = "1 images of some classes where 2 were asked for: using all there are.\n"
     assert len(chosen) == 13 and capsys.readouterr().err == expected
 
 
@@ -112,6 +112,15 @@ def test_curves_over_updates():
         assert mean == pytest.approx(history[0][f"train_{part}"], rel=1e-4)
     assert -196 * math.log(2) < checks[0][1] < 0, "log-likelihood, with its true sign"
     assert vae.visualize_updates() is updates
+
+
+def test_before_the_first_check_the_figure_names_none():
+    vae, kept = VAE(argparse.Namespace()), []
+    vae.curves.updates = [(-90.0, 3.0)]
+    vae.save = lambda figure, name: kept.append(figure)
+    vae.visualize_updates()
+    legend = kept[0].axes[2].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["training, each minibatch"]
 
 
 def test_the_figure_has_three_panels_of_the_right_signs(monkeypatch):

@@ -10,6 +10,7 @@ from plain import assert_same_weights, sample, settings_of, small_vae, train, wi
 from torch import nn
 
 import hw5_vae
+from hw5_lab.experiments.experiment import plot_epochs
 from hw5_lab.fast.layers import fuse
 from hw5_lab.measures.likelihood import log_likelihood_exact, log_likelihood_sampled
 
@@ -310,6 +311,16 @@ def test_history_figure(drawn):
     drawn.record["history"] = [{"epoch": epoch, **dict.fromkeys(parts, float(epoch))} for epoch in (1, 2)]
     assert drawn.visualize_history() == drawn.record["history"]
     assert (drawn.folder / "elbo.png").exists()
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_curve_of_one_epoch_is_a_dot_and_ticks_are_whole_epochs(epochs):
+    figure = hw5_vae.new_figure(12, 4)
+    axes = figure.subplots()
+    plot_epochs(axes, list(range(1, epochs + 1)), [0.5] * epochs, "a label")
+    assert axes.lines[0].get_marker() == ("o" if epochs == 1 else "None")
+    low, high = axes.get_xlim()
+    assert all(tick == int(tick) for tick in axes.get_xticks() if low <= tick <= high)
 
 
 def test_gap_figure_shows_the_worst_images(drawn, pictures, monkeypatch):

@@ -192,6 +192,9 @@ def test_rates_fall_to_0(data, monkeypatch):
 def test_images_and_features_may_be_numpy_and_other_things_are_refused():
     images = torch.randint(0, 256, (30, 28, 28), dtype=torch.uint8)
     judge = Evaluator(images.numpy(), torch.arange(30).numpy() % 10)
+    with pytest.raises(ValueError, match="call fit"):
+        judge.classify(images)
+    judge.fit(epochs=1)
     features, log_p = judge.classify(images.numpy() / 255)
     again = judge.classify((images / 255).unsqueeze(1))
     torch.testing.assert_close((features, log_p), again)
@@ -199,3 +202,6 @@ def test_images_and_features_may_be_numpy_and_other_things_are_refused():
     torch.testing.assert_close(judge.classify(images), again)
     with pytest.raises(ValueError, match="expected uint8"):
         Evaluator(images / 255, torch.arange(30) % 10)
+    for wrong in (images.float(), images.long(), images / 127.5 - 1, images / 0 - images / 0):
+        with pytest.raises(ValueError, match=r"images have values from .* to .*; expected \[0,1\], or uint8"):
+            judge.classify(wrong)

@@ -169,5 +169,10 @@ def test_images_may_be_numpy_and_have_channels_and_other_things_are_refused():
     for measure in (log_likelihood_exact, log_likelihood_sampled):
         with pytest.raises(ValueError, match="images has values from 0 to 255"):
             measure(vae, 255 * x, 2)
+        for wrong in (x[0], x[:0]):
+            with pytest.raises(ValueError, match=r"images are of shape \[.*784\]; expected \[N,pixels\]"):
+                measure(vae, wrong, 2)
+    with pytest.raises(ValueError, match="0 samples; expected at least 1"):
+        log_likelihood_sampled(vae, x, 0)
     with pytest.raises(ValueError, match="3 latents; the integral is over a plane"):
         log_likelihood_exact(hw5_vae.VAE(argparse.Namespace(hidden_units=5, latent_dimension=3)), x)

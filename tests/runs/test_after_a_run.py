@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from helpers import MODULES, ROOT, blank, one_quickly, small
+from helpers import MODULES, ROOT, blank, one_quickly, rows, small
 
 import hw5_lab.__main__
 import hw5_utils as utils
@@ -35,8 +35,17 @@ def test_load_gives_the_trained_model(name, tmp_path):
 
 
 def test_load_of_something_else_is_a_fault(tmp_path):
-    with pytest.raises(utils.Fault, match="holds no run"):
-        hw5_lab.load(tmp_path)
+    for folder in (tmp_path, ""):
+        with pytest.raises(utils.Fault, match=f"^{str(folder)!r} holds no run"):
+            hw5_lab.load(folder)
+
+
+def test_runs_of_a_wrong_folder(tmp_path, capsys):
+    assert hw5_lab.__main__.main(["runs", str(tmp_path / "gone")]) == 2
+    error = capsys.readouterr().err
+    assert "gone: no such folder" in error and error.count("\n") == 1
+    assert hw5_lab.__main__.main(["runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path} holds no folder of a run.\n"
 
 
 @blank
@@ -83,7 +92,87 @@ def test_a_changed_script_takes_no_old_weights_along_unless_told(epochs, tmp_pat
     error = capsys.readouterr().err
     assert "has changed since this run began" in error and error.count("\n") == 1
     assert {name: (folder / name).read_bytes() for name in before} == before
-    assert hw5_vae.main([*line, "--rewrite"]) == 0 and (folder / "metrics.json").exists()
+    assert hw5_vae.main([*line, "--rewrite"]) == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["source"] == "another" and metrics["command"].endswith("--rewrite")
+    assert hw5_vae.main(["--output_dir", str(folder), "--evaluate"]) == 0  # the run is that of the changed script now
+    assert "has changed" not in capsys.readouterr().out
+    monkeypatch.setattr(run, "source_of", lambda homework: "the first again")
+    assert hw5_vae.main(["--output_dir", str(folder), "--evaluate"]) == 0
+    assert "has changed since this run: nothing is written" in capsys.readouterr().out
+
+
+@blank
+def test_a_finished_run_says_that_its_script_has_changed_since(tmp_path, monkeypatch, capsys):
+    line = [word for word in small("hw5_vae", tmp_path / "out") if word != "--quiet"]
+    assert hw5_vae.main(line) == hw5_vae.main([*line, "--resume"]) == 0
+    assert capsys.readouterr().out.endswith("is finished: nothing to resume.\n")
+    monkeypatch.setattr(run, "source_of", lambda homework: "another")
+    assert hw5_vae.main([*line, "--resume"]) == 0
+    assert "The script has changed since: without --resume a new run starts." in capsys.readouterr().out
+    monkeypatch.setattr(door, "source_of", lambda homework: "another")
+    hw5_lab.load(tmp_path / "out")
+    assert "has changed since this run" in capsys.readouterr().err
+
+
+@blank
+def test_a_run_of_an_edition_that_is_gone_is_a_fault(tmp_path, monkeypatch, capsys):
+    """As when one's own edition is on another branch."""
+    editions = door.SCRIPTS["hw5_vae"].editions
+    monkeypatch.setitem(editions, "mine", "hw5_lab.editions.hw8")
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out", "--edition", "mine")) == 0
+    monkeypatch.delitem(editions, "mine")
+    for more in (["--evaluate"], ["--resume", "--epochs", "3"]):
+        assert hw5_vae.main(["--output_dir", str(tmp_path / "out"), "--quiet", *more]) == 2
+        error = capsys.readouterr().err
+        assert "--edition mine: not known; there are cs446, " in error and error.count("\n") == 1
+    with pytest.raises(utils.Fault, match="--edition mine: not known"):
+        hw5_lab.load(tmp_path / "out")
+
+
+@blank
+@one_quickly("hw5_gan", "hw5_diffusion")
+def test_a_run_stopped_before_its_first_epoch_is_resumed_with_its_own_flags(name, tmp_path, monkeypatch, capsys):
+    """There is no checkpoint yet: the settings are in run.json."""
+    folder = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_tensors", lambda *_: (_ for _ in ()).throw(SystemExit(137)))
+        with pytest.raises(SystemExit):
+            MODULES[name].main(small(name, folder, "--seed", 5, "--lr", 0.002))
+    assert not (folder / "checkpoint.pt").exists()
+    assert MODULES[name].main(["--output_dir", str(folder), "--resume", "--quiet", "--lr", "0.001"]) == 0
+    settings = json.loads((folder / "run.json").read_text())["settings"]
+    assert settings["seed"] == 5 and settings["lr"] == 0.001 and len(rows(folder)) == 2
+
+
+@blank
+def test_threads_and_determinism_are_recalled(tmp_path, capsys):
+    threads, folder = torch.get_num_threads(), tmp_path / "out"
+    try:
+        assert hw5_vae.main(small("hw5_vae", folder, "--threads", threads + 1, "--deterministic")) == 0
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+        assert hw5_vae.main(["--output_dir", str(folder), "--resume", "--epochs", "3", "--quiet"]) == 0
+        assert torch.get_num_threads() == threads + 1 and torch.are_deterministic_algorithms_enabled()
+        line = ["--output_dir", str(folder), "--resume", "--epochs", "4", "--quiet", "--limit", "10"]
+        assert hw5_vae.main(line) == 2
+        assert "holds a finished run without --limit, not with --limit 10; without" in capsys.readouterr().err
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+
+
+@blank
+def test_a_run_that_has_kept_nothing_makes_no_folder_of_its_own(tmp_path, monkeypatch):
+    """As each time that a debugger is left before the first epoch ends."""
+    folder = tmp_path / "out"
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(hw5_vae.VAE, "step", lambda *_: (_ for _ in ()).throw(KeyError("as pdb's quit")))
+            with pytest.raises(KeyError):
+                hw5_vae.main(small("hw5_vae", folder))
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @blank
@@ -180,3 +269,12 @@ def test_progress_in_a_log_is_a_line_per_epoch(tmp_path, capsys):
     assert hw5_vae.main(line) == 0
     errors = capsys.readouterr().err
     assert "\r" not in errors and [text.split(":")[0] for text in errors.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+
+
+@pytest.mark.slow
+def test_a_log_says_first_what_is_trained(tmp_path):
+    """Both streams in one file, as a batch system writes them."""
+    line = [word for word in small("hw5_vae", tmp_path / "out", "--epochs", 3) if word != "--quiet"]
+    command = [sys.executable, str(ROOT / "hw5_vae.py"), *line]
+    log = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300).stdout
+    assert [text.split()[0] for text in log.splitlines()[:4]] == ["Training", "epoch", "epoch", "epoch"], log

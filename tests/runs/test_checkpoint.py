@@ -15,7 +15,7 @@ import hw5_utils as utils
 import hw5_vae
 from hw5_lab.runs.folder import load_tensors, save_tensors
 
-FEWER_DIGITS = "34 images of some digits where 1000 were asked for: using all there are.\n"  # of the small sample
+FEWER_DIGITS = "34 images of some classes where 1000 were asked for: using all there are.\n"  # of the small sample
 
 pytestmark = blank
 
@@ -57,7 +57,7 @@ def cut_run(tmp_path_factory):
         (["--epochs", 1], "--epochs 2, not 1"),
         (["--seed", 5], "--seed 1234, not 5"),
         (["--hidden_units", 51], "--hidden_units 50, not 51"),
-        (["--limit", 300], "--limit None, not 300"),
+        (["--limit", 300], "without --limit, not with --limit 300"),
         (["--lr", 0.01], "--lr 0.001, not 0.01"),
         (["--edition", "hw8"], "--edition cs446, not hw8"),
     ],

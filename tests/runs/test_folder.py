@@ -380,6 +380,7 @@ def test_second_process_in_a_folder_is_refused(tmp_path, capsys):
     assert hw5_vae.main(small("hw5_vae", folder)) == 0, "no stale lock"
 
 
+@pytest.mark.slow
 def test_eight_concurrent_starts_give_whole_runs(tmp_path):
     children = [Child("hw5_vae", arguments("hw5_vae", tmp_path / "out")) for _ in range(8)]
     codes = sorted(child.wait() for child in children)

@@ -31,9 +31,9 @@ pytestmark = blank
 @pytest.mark.slow
 @each
 def test_kill_at_random_moments_and_resume(name, tmp_path, references):
-    """At 40 in all."""
+    """At 26 in all."""
     reference, seconds = references(name)
-    rng, kills, run, most = random.Random(0), 0, 0, 20 if name == "hw5_vae" else 10
+    rng, kills, run, most = random.Random(0), 0, 0, 12 if name == "hw5_vae" else 7
     while kills < most:
         run += 1
         folder, code = tmp_path / f"run{run}" / "out", None
@@ -164,7 +164,7 @@ def test_a_run_goes_on_to_more_epochs(name, finished, tmp_path, capsys):
     line = ["--output_dir", str(folder), "--resume", "--epochs", "4"]
     assert MODULES[name].main(line) == 0
     printed = capsys.readouterr().out
-    assert "Going on from epoch 2 to 4, at the learning rates of a run of so many epochs." in printed
+    assert "Going on from epoch 2 to 4, at the learning rates of a run of 4 epochs." in printed
     after = rows(folder)
     assert after[:2] == before and [row["epoch"] for row in after] == ["1", "2", "3", "4"]
     assert json.loads((folder / "metrics.json").read_text())["seed"] == 5

@@ -34,15 +34,10 @@ def assert_finished(done, folder, codes="codes: 0"):
     assert json.loads((folder / "metrics.json").read_text())["test_elbo"] < 0
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param("RUN | head -1", marks=pytest.mark.slow),
-        pytest.param("RUN > /dev/full", marks=pytest.mark.slow),
-        pytest.param("RUN | true", marks=pytest.mark.slow),
-        pytest.param("RUN >&-", marks=pytest.mark.slow),
-    ],
+    "command, unbuffered",
+    [("RUN | head -1", ""), ("RUN | head -1", "1"), ("RUN > /dev/full", ""), ("RUN | true", "1"), ("RUN >&-", "")],
 )
 def test_nobody_listens_to_stdout(command, unbuffered, tmp_path):
     done = shell(command, tmp_path / "out", **({"PYTHONUNBUFFERED": unbuffered} if unbuffered else {}))

@@ -294,7 +294,7 @@ def test_ctrl_c_loses_no_verdict(tmp_path):
     while not (raw.is_dir() and list(raw.glob("*.json"))):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
-    time.sleep(0.7)  # in the middle of the next ones
+    time.sleep(0.1)  # in the middle of the next ones
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does, twice
     errors = process.communicate(timeout=60)[1]

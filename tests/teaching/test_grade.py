@@ -220,6 +220,7 @@ def test_the_hidden_inputs_depend_on_the_whole_submission(tmp_path):
 # ---- the command
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
     folder = tmp_path / "submission"
     folder.mkdir()

@@ -270,3 +270,14 @@ def test_answers_are_read_warily(tmp_path):
     with pytest.raises(Failure):
         check({"a": torch.ones(3).to_sparse()})
     assert clean("\x1b[31m\n" + "x" * 1000) == "?[31m?" + "x" * 294
+
+
+def test_a_child_that_does_not_start_is_said_with_what_it_needs(monkeypatch, tmp_path):
+    """Of memory it is never told: the process is just ended."""
+    ends = tmp_path / "child.py"
+    ends.write_text("raise SystemExit(137)")
+    monkeypatch.setattr(sandbox, "CHILD", ends)
+    with Sandbox(packages=[]) as box:
+        box.start()
+        with pytest.raises(Refused, match=f"for want of memory.* needs {sandbox.NEEDED_MB} MB with PyTorch for CPUs"):
+            box.greet()
