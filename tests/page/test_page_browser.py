@@ -966,12 +966,14 @@ def test_the_address_keeps_where_the_users_points_start(open_page):
 def test_what_is_computed_never_goes_beyond_what_was_asked(open_page):
     with open_page("diffusion") as page:
         page.evaluate("""() => { window.told = []; const note = [...document.querySelectorAll('.note')].find((each) => each.textContent.startsWith('Step'));
-            new MutationObserver(() => told.push(note.textContent)).observe(note, { childList: true }); }""")
+            new MutationObserver(() => told.push([note.textContent, hw5.chain.frames.length])).observe(note, { childList: true }); }""")
         page.get_by_label("Step of sampling").fill("150")
         page.wait_for_timeout(500)
         page.mouse.click(*corner(page, "#field", 0.25, 0.5))
         wait_for(page, "hw5.chain.at === 150")
-        told = [re.match(r"Computing: step (\d+) of (\d+)", text) for text in page.evaluate("told")]
+        wait_for(page, "told.at(-1)[0].startsWith('Step 150')")
+        assert page.evaluate("told.at(-1)[1]") < 156, "it computes on before it shows what is there"
+        told = [re.match(r"Computing: step (\d+) of (\d+)", text) for text, _ in page.evaluate("told")]
         steps = [(int(each[1]), int(each[2])) for each in told if each]
         assert len(steps) > 5 and all(step <= goal == 150 for step, goal in steps)
         assert page.evaluate("[hw5.chain.frames[150].length, hw5.chain.mine.length]") == [482, 1]
