@@ -27,7 +27,7 @@ from hw5_lab.page.layers import Bytes, CannotRun
 from hw5_lab.runs.folder import FIGURE, write
 
 HERE = Path(__file__).resolve().parent
-FIGURES = {"vae": 350_000, "gan": 250_000, "diffusion": 200_000}  # bytes for the static figures, as base64
+FIGURES = {"vae": 350_000, "gan": 190_000, "diffusion": 118_000}  # bytes for the static figures, as base64
 TITLES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network", "diffusion": "Score matching"}
 TASKS = {
     "vae": "Draw {a}, then a letter: how many nats lower is the ELBO of the letter?",
@@ -342,7 +342,7 @@ def caption(name):
 
 
 @cache  # the page is written twice
-def smaller(content, width=640, colours=128):
+def smaller(content, width=500, colours=128):
     """A PNG figure of no more than this width and so many colours. An octree, unlike a median cut, keeps rare hues."""
     from PIL import Image  # comes with matplotlib
 
