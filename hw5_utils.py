@@ -31,7 +31,9 @@ BASE_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 TRAIN = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 NETWORK_TIMEOUT = 10  # seconds without a byte
-DOWNLOAD_FAILS = ImportError, OSError, RuntimeError, HTTPException, ValueError  # the last: a malformed redirect
+# AttributeError: a torchvision of another build; ValueError: a malformed redirect
+DOWNLOAD_FAILS = ImportError, AttributeError, OSError, RuntimeError, HTTPException, ValueError
+REFILLED = "data/ is downloaded anew where it holds no MNIST file"
 UNREACHABLE = {}  # {folder: reason} of downloads that failed in this process, which are not tried again
 
 
@@ -61,6 +63,12 @@ def write_atomically(path, content, partial=None):
         raise Fault(f"{path}: cannot be written ({error.strerror})") from None
 
 
+def reason_of(error):
+    """An error in one line. Of torchvision's two lines the second says why."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line for line in lines if not line.endswith(":")), lines[0])
+
+
 def download(url, filename):
     """Fetch `url` into ./data/`filename` unless it is there. The name appears only once the file is whole."""
     path = Path("data", filename)
@@ -70,15 +78,17 @@ def download(url, filename):
         path.parent.mkdir(exist_ok=True)
         with urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT) as response:
             content = response.read()
-    except (OSError, HTTPException) as error:  # no network, no such file, a time-out, a broken connection
-        raise Fault(f"{url}: cannot be fetched ({error}); run again, or place the file at {path} by hand") from None
+    except (OSError, HTTPException, ValueError) as error:  # no network, no such file, a time-out, a malformed redirect
+        raise Fault(
+            f"{url}: cannot be fetched ({reason_of(error)}); run again, or place the file at {path} by hand"
+        ) from None
     write_atomically(path, content)
 
 
 def read_idx(path):
     """The uint8 array of an IDX file, gzipped or not; Fault if it is not exactly what its own header says."""
     path = Path(path)
-    remedy = "replace it, or move the MNIST files away and run again to download them"
+    remedy = f"replace it ({REFILLED})"
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
@@ -157,14 +167,16 @@ def download_mnist(folder):
     socket.setdefaulttimeout(NETWORK_TIMEOUT)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as private:
+            reasons = []
             for mirror in MNIST.mirrors:
                 try:
                     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # its progress bars
                         type("MNIST", (MNIST,), {"mirrors": [mirror]})(private, download=True)
                     break
-                except DOWNLOAD_FAILS:  # torchvision itself gives up where a mirror hangs
-                    if mirror == MNIST.mirrors[-1]:
-                        raise
+                except DOWNLOAD_FAILS as error:  # torchvision itself gives up where a mirror hangs
+                    reasons.append(f"{mirror.split('/')[2]}: {reason_of(error)}")
+            else:
+                raise OSError("; ".join(reasons))
             try:
                 with suppress(OSError):  # empty folders of an aborted download
                     (folder / "MNIST" / "raw").rmdir()
@@ -211,8 +223,7 @@ def find_mnist(data_dir=None):
         except Fault:
             raise
         except DOWNLOAD_FAILS as error:  # no torchvision, no network, no mirror that works
-            lines = str(error).split("\n") if str(error) else [type(error).__name__]
-            reason = next((line for line in lines if not line.endswith(":")), lines[0])  # torchvision's second line
+            reason = reason_of(error)
             if folder not in UNREACHABLE:
                 print(
                     f"MNIST cannot be downloaded to {folder} ({reason}): using the 5,000 digits of data/sample.",
@@ -224,10 +235,7 @@ def find_mnist(data_dir=None):
                 raise Fault(f"{default}: no MNIST, and no sample in {SAMPLE}; place the four files there") from None
     for name in (*TRAIN, *TEST):
         if name not in found:
-            raise Fault(
-                f"{folder / name}.gz: missing, though other MNIST files are there; add it, or move those "
-                "away and run again to download all four"
-            )
+            raise Fault(f"{folder / name}.gz: missing, though other MNIST files are there; add it ({REFILLED})")
     return folder, found
 
 

@@ -338,7 +338,7 @@ class VAE(nn.Module):
         for path in paths:
             if path.is_dir() or not path.parent.is_dir():
                 raise ValueError(f"{path}: cannot be written; name a file in a folder that is there")
-            if path.exists() and not zipfile.is_zipfile(path):  # as weights are
+            if path.exists() and not (path.is_file() and zipfile.is_zipfile(path)):  # as weights are
                 raise ValueError(f"{path}: holds no weights, so it is not overwritten; name another file")
         if len(paths) > len(set(paths)):
             raise ValueError(f"{paths[0]}: cannot hold both networks; name two files")

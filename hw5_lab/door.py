@@ -52,9 +52,9 @@ SCRIPTS = {
 def enter(script, argv=None):
     """A run of a script with the laboratory. Returns its exit code; see hw5_lab/runs/run.py.
 
-    In a notebook sys.argv holds the kernel's own arguments: without an argv no flags are named there.
+    In a notebook, Jupyter's or Colab's, sys.argv holds the kernel's own arguments: without an argv no flags are named.
     """
-    if argv is None and Path(sys.argv[0]).stem == "ipykernel_launcher":
+    if argv is None and Path(sys.argv[0]).stem.endswith("kernel_launcher"):
         argv = []
     return run(lambda: parse_args(script, argv), lambda args: build(script, args))
 

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import importlib.util
 import os
+import sys
 import shutil
 import struct
 import threading
@@ -179,6 +180,41 @@ def test_download_with_wrong_checksum_leaves_nothing_and_takes_the_sample(mirror
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith(f"MNIST cannot be downloaded to {default_folder} (")
     assert message.endswith("): using the 5,000 digits of data/sample.")
+
+
+def test_every_mirrors_own_reason_is_said(mirror, default_folder, capsys, monkeypatch):
+    """The first may be refused for a certificate or proxy, which a 404 of the last one must not hide."""
+    import torchvision
+
+    (mirror / TRAIN_IMAGES).unlink()
+    address = torchvision.datasets.MNIST.mirrors[0]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", ["http://[bad/", "http://127.0.0.1:9/", address])
+    assert len(utils.mnist()[0]) == 4000
+    message = capsys.readouterr().err.splitlines()[-1]
+    for words in ("127.0.0.1:9: ", "refused", f"{address.split('/')[2]}: ", "404", "using the 5,000 digits"):
+        assert words in message, message
+
+
+@pytest.mark.parametrize("error", [ImportError("no torchvision"), AttributeError("no attribute 'extension'")])
+def test_a_torchvision_that_is_not_there_or_of_another_build_is_no_traceback(
+    error, default_folder, capsys, monkeypatch
+):
+    class Broken:
+        def find_spec(self, name, *_):
+            if name.startswith("torchvision"):
+                raise error
+
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    for name in [name for name in sys.modules if name.startswith("torchvision")]:
+        monkeypatch.delitem(sys.modules, name)
+    assert len(utils.mnist()[0]) == 4000
+    assert f"({error})" in capsys.readouterr().err
+
+
+def test_download_to_a_malformed_address_is_a_fault(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(utils.Fault, match=r"http://\[bad/: cannot be fetched \(.+\); run again, or place the file at"):
+        utils.download("http://[bad/", "a.gz")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no network"), ValueError("Invalid IPv6 URL"), OSError("disk full")])

@@ -67,19 +67,22 @@ def parse(parser, argv=None):
     args.named = {name for name in names if getattr(args, name) is not unnamed}
     for name in names - args.named:
         setattr(args, name, parser.get_default(name))
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    present = devices()
     if args.device == "auto":
-        args.device = next(device for device in ("cuda", "mps", "cpu") if present[device] and computes(device))
-    if not present[args.device]:
-        parser.error(
-            f"argument --device: {args.device} is not available here, use one of "
-            f"{', '.join(device for device in present if present[device])}"
-        )
+        args.device = next(device for device in reversed(present) if computes(device))
+    if args.device not in present:
+        parser.error(f"argument --device: {args.device} is not available here, use one of {', '.join(present)}")
     if args.rewrite and not (args.evaluate or args.resume_training):
         parser.error("argument --rewrite: belongs to --evaluate or --resume")
     apply(args)
     args.command = shlex.join(["python", parser.prog, *(sys.argv[1:] if argv is None else map(str, argv))])
     return args
+
+
+def devices():
+    """What PyTorch has here: the CPU, and what is faster, the fastest last."""
+    found = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    return [device for device in found if found[device]]
 
 
 def apply(args):

@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -54,6 +55,8 @@ def load_tensors(path):
         if damaged:
             raise Fault(f"{damaged} is not as it was written")
         return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # whose words advise to run what the file holds
+        raise Fault(f"{path}: holds something else than tensors and plain values, so it is not read") from None
     except Exception as error:  # a damaged pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Fault(f"{path}: damaged, or no file of tensors ({reason})") from None
@@ -249,6 +252,8 @@ def check_weight_paths(paths, folder, names):
             raise Fault(f"{flag} {path}: cannot be written, there is no such folder; make it, or name another")
         elif not os.access(path.parent, os.W_OK):
             raise Fault(f"{flag} {path}: cannot be written (permission denied); name another")
+        if path.exists() and not path.is_file():
+            raise Fault(f"{flag} {path}: is no file that can be replaced; name another")
         if path.exists():
             try:
                 content = load_tensors(path)

@@ -18,7 +18,7 @@ import torch
 
 from hw5_lab.page.explore import write_explore
 from hw5_lab.runs.checkpoint import checksum, restore, snapshot
-from hw5_lab.runs.flags import apply, contrast, count, one_line
+from hw5_lab.runs.flags import apply, contrast, count, devices, one_line
 from hw5_lab.runs.folder import RunFolder, as_json, load_tensors, save_history, save_tensors, write
 from hw5_lab.runs.progress import Progress, Stopped, StopRequest, measuring
 from hw5_lab.runs.streams import forgiving_streams
@@ -262,7 +262,7 @@ class Run:
         """
         kept = {**settings, **{name: value for name, value in flags.items() if name in RECALLED}}
         left = self.args.named | (WHERE if self.args.evaluate else set())
-        if kept.get("device") == "cuda" and not torch.cuda.is_available():
+        if kept.get("device") not in devices():
             left |= {"device"}
         same = {name: kept[name] for name in kept.keys() & vars(self.args).keys() - left}
         self.args = argparse.Namespace(**{**vars(self.args), **same})

@@ -249,6 +249,7 @@ def test_the_laboratory_tells_the_homework_the_classes(tmp_path, monkeypatch):
     experiment, gan = dense_gan(tmp_path, limit=40)
     given = []
     monkeypatch.setattr(gan, "visualize_interpolation", given.append)
+    experiment.get_ready()
     experiment.visualize()
     expected = experiment.evaluator.classify(gan.generate(gan.fixed_z))[1].argmax(1)
     assert len(given) == 1 and torch.equal(given[0], expected) and len(expected) == 25

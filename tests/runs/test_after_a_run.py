@@ -196,9 +196,10 @@ def test_the_source_is_that_of_script_and_edition():
     assert run.source_of(instance(vae)) != run.source_of(instance(hw8))
 
 
-def test_a_notebooks_own_arguments_are_not_ours(monkeypatch):
+@pytest.mark.parametrize("kernel", ["ipykernel_launcher.py", "colab_kernel_launcher.py"])
+def test_a_notebooks_own_arguments_are_not_ours(kernel, monkeypatch):
     seen = []
-    monkeypatch.setattr(sys, "argv", ["/somewhere/ipykernel_launcher.py", "-f", "kernel.json"])
+    monkeypatch.setattr(sys, "argv", [f"/somewhere/{kernel}", "-f", "kernel.json"])
     monkeypatch.setattr(door, "run", lambda parse, build: seen.append(parse()) or 0)
     assert door.enter("hw5_vae") == 0
     assert seen[0].num_epoches == 200 and seen[0].named == set()

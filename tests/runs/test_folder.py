@@ -237,6 +237,19 @@ def test_weights_of_other_networks_are_not_overwritten(tmp_path, capsys):
     assert (tmp_path / "e.pt").read_bytes() == before
 
 
+def test_weights_go_to_files_only(tmp_path, capsys):
+    """A pipe would wait for ever, /dev/full be read without an end."""
+    os.mkfifo(tmp_path / "pipe")
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out", "--e_path", tmp_path / "pipe")) == 2
+    one_line(capsys, "pipe: is no file that can be replaced")
+
+
+def test_a_pickle_of_code_is_refused_without_advice_to_run_it(tmp_path):
+    torch.save({"a": print}, tmp_path / "code.pt")
+    with pytest.raises(utils.Fault, match="code.pt: holds something else than tensors and plain values, so it is not"):
+        files.load_tensors(tmp_path / "code.pt")
+
+
 def test_a_file_beside_the_weights_stays(weights, tmp_path):
     (tmp_path / ".partial").write_text("mine")
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out", *weights, "--epochs", 1)) == 0
