@@ -155,7 +155,8 @@ function drawPanel(vae, model, fed, feed) {
     unload();
     feed(preparePixels(gray, pixels), "your drawing", writing);
   });
-  let loaded = null;
+  let loaded = null,
+    described = null;
   function load(i) {
     if (!held[i]) {
       chooser.set(loaded);
@@ -204,7 +205,8 @@ function drawPanel(vae, model, fed, feed) {
             }
           : { logPx: "computing …", gap: "computing …" },
       );
-    about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`;
+    if (x !== described) about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`; // numbers alone get finer later
+    described = x;
   });
   const prepared = {
     rounded: "rounded to 0 and 1",

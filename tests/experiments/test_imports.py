@@ -122,6 +122,7 @@ import {script}
 from hw5_lab import door
 from hw5_lab.runs import run
 experiment = door.build("{script}", door.parse_args("{script}", {arguments}))
+experiment.get_ready()
 next(experiment.rows(0))
 """
 TELL = 'print(*sorted(name for name in sys.modules if name.startswith("hw5_")))'
