@@ -192,17 +192,15 @@ function drawPanel(vae, model, fed, feed) {
     input.show(x, `What the encoder gets: ${name}`);
     atMean.show(vae.decode(q.mu), `Reconstruction at the encoder's mean${vae.latent <= 3 ? `, ${tuple(q.mu)}` : ""}`);
     if (exact) atBest.show(vae.decode(exact.best), `Reconstruction at the z of highest p(z|x), ${tuple(exact.best)}`);
-    const missing = exact?.error ?? 0,
-      off = Math.min(error + (missing < 1 ? missing : 0), 0.9), // a grid that is too coarse says nothing of the bound
-      rounded = off < 0.1 ? (value) => value : Math.round; // numbers that are known to a nat alone add up as they are shown
-    numbers.set({ elbo: nats(elbo, off), reconstruction: nats(rounded(elbo) + rounded(kl), off), kl: nats(kl, off) });
+    const off = Math.max(error, exact?.error ?? 0), // of the integral, and of what is derived from it
+      rounding = (error) => (error < 0.1 ? (value) => value : Math.round), // what is known to a nat adds up as it is shown
+      bounds = rounding(error),
+      gaps = rounding(off);
+    numbers.set({ elbo: nats(elbo, error), reconstruction: nats(bounds(elbo) + bounds(kl), error), kl: nats(kl, error) });
     if (vae.grid)
       numbers.set(
         exact
-          ? {
-              logPx: nats(exact.logPx, Math.max(off, missing)),
-              gap: nats(rounded(exact.logPx) - rounded(elbo), Math.max(off, missing)),
-            }
+          ? { logPx: nats(exact.logPx, off), gap: nats(gaps(exact.logPx) - gaps(elbo), off) }
           : { logPx: "computing …", gap: "computing …" },
       );
     if (x !== described) about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`; // numbers alone get finer later
