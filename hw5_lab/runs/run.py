@@ -230,7 +230,7 @@ class Run:
         if changed:  # from now on the run is that of the changed script
             self.origin |= {name: now[name] for name in ("source", "revision")}
             save_tensors(snapshot(self.experiment, self.settings, self.origin), self.checkpoint)
-        if more or self.args.named & MEASURING:
+        if more or changed or self.args.named & MEASURING:
             mark = {
                 **self.folder.mark,
                 "command": self.origin.get("command"),

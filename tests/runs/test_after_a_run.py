@@ -94,7 +94,9 @@ def test_a_changed_script_takes_no_old_weights_along_unless_told(epochs, tmp_pat
     assert {name: (folder / name).read_bytes() for name in before} == before
     assert hw5_vae.main([*line, "--rewrite"]) == 0
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["source"] == "another" and metrics["command"].endswith("--rewrite")
+    assert metrics["source"] == "another"
+    for kept in (metrics, json.loads((folder / "run.json").read_text())):
+        assert kept["command"].endswith("--rewrite")
     assert hw5_vae.main(["--output_dir", str(folder), "--evaluate"]) == 0  # the run is that of the changed script now
     assert "has changed" not in capsys.readouterr().out
     monkeypatch.setattr(run, "source_of", lambda homework: "the first again")
