@@ -48,6 +48,11 @@ def metrics_of(row, seed, args):
     return metrics
 
 
+def seeds(first, count):
+    """The first seed, then 1, 2, ... without it."""
+    return [first, *(seed for seed in range(1, count + 1) if seed != first)][:count]
+
+
 def spread(values):
     """Mean and standard deviation in words."""
     mean = statistics.mean(values)
@@ -63,7 +68,7 @@ def table(args):
     for row in args.rows or ROWS:
         command, first, names = ROWS[row]
         command = " ".join([command, *args.flags])
-        found = [metrics_of(row, first if number == 0 else number, args) for number in range(args.seeds)]
+        found = [metrics_of(row, seed, args) for seed in seeds(first, args.seeds)]
         numbers = ", ".join(f"{words} {spread([each[key] for each in found])}" for words, key in names.items())
         print(f"| `python {command}` | {numbers} | {len(found)} |", flush=True)
         revisions |= {each["revision"] for each in found}

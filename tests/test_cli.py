@@ -28,6 +28,7 @@ from helpers import (
     small,
     small_sample,
 )
+from seeds import seeds
 
 import hw5_diffusion
 import hw5_gan
@@ -652,6 +653,10 @@ def test_the_benchmark_works_on_the_sample_and_says_so():
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and "loop" not in line]
     assert [row[1].strip() for row in rows] == ["1", "9 of 9", "1", "2 of 50"]
     assert all(float(row[3]) < 0 for row in rows[:2]) and float(rows[2][3]) > float(rows[3][3]) > 0, "ours is better"
+
+
+def test_no_seed_of_a_table_is_counted_twice():
+    assert seeds(2, 4) == [2, 1, 3, 4] and seeds(1234, 3) == [1234, 1, 2] and seeds(1, 1) == [1]
 
 
 @pytest.mark.slow

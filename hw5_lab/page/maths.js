@@ -189,23 +189,30 @@ function convolve(op, { data, shape: [n, channels, high, wide] }) {
         const w = weight.subarray((o * channels + c) * size, (o * channels + c + 1) * size),
           plane = c * tall * broad;
         if (kernel === 3 && stride === 1) {
-          // the usual kernel: nine products at once
+          // the usual kernel: nine products at once, of three new pixels and six that are kept from the place before
           const [a, b, d, e, f, g, h, k, l] = w;
           for (let row = 0, at = start; row < rows; row++) {
             let p = plane + row * broad,
               q = p + broad,
               r = q + broad; // the three rows under the kernel
-            for (const stop = at + columns; at < stop; at++, p++, q++, r++)
-              y[at] +=
-                a * planes[p] +
-                b * planes[p + 1] +
-                d * planes[p + 2] +
-                e * planes[q] +
-                f * planes[q + 1] +
-                g * planes[q + 2] +
-                h * planes[r] +
-                k * planes[r + 1] +
-                l * planes[r + 2];
+            let p0 = planes[p++],
+              p1 = planes[p++],
+              q0 = planes[q++],
+              q1 = planes[q++],
+              r0 = planes[r++],
+              r1 = planes[r++];
+            for (const stop = at + columns; at < stop; at++) {
+              const p2 = planes[p++],
+                q2 = planes[q++],
+                r2 = planes[r++];
+              y[at] += a * p0 + b * p1 + d * p2 + e * q0 + f * q1 + g * q2 + h * r0 + k * r1 + l * r2;
+              p0 = p1;
+              p1 = p2;
+              q0 = q1;
+              q1 = q2;
+              r0 = r1;
+              r1 = r2;
+            }
           }
         } else
           for (let k = 0; k < size; k++)
