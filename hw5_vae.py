@@ -389,8 +389,8 @@ class VAE(nn.Module):
         """
         mu = self.encoder(self.train_images)[0].cpu()
         digits = self.train_labels.argmax(1).cpu()
-        x = mu[:, 0]
-        y = mu[:, 1] if mu.shape[1] > 1 else torch.zeros(len(mu))  # of more latents the first two
+        plane = mu.shape[1] > 1  # of more latents the first two; of one latent a row for each class
+        x, y = mu[:, 0], mu[:, 1] if plane else digits
         order = torch.randperm(len(mu), generator=torch.Generator().manual_seed(self.args.seed))
         figure = new_figure(7, 6)
         axes = figure.subplots()
@@ -406,7 +406,8 @@ class VAE(nn.Module):
                 va="center",
                 bbox={"boxstyle": "circle,pad=0.1", "fc": "white", "alpha": 0.7, "lw": 0},
             )
-        axes.set(xlabel="$\\mu_1$", ylabel="$\\mu_2$", title="Means of q(z|x), training images", aspect="equal")
+        axes.set(xlabel="$\\mu_1$", ylabel="$\\mu_2$" if plane else "class", aspect="equal" if plane else "auto")
+        axes.set_title("Means of q(z|x), training images")
         handles, labels = points.legend_elements(num=None, fmt="{x:.0f}")
         axes.legend(handles, labels, title="class", loc="center left", bbox_to_anchor=(1, 0.5))
         self.save(figure, "latent_space.png")

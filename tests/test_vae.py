@@ -461,6 +461,16 @@ def test_latent_space_has_the_colour_of_each_class(drawn, monkeypatch):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [str(digit) for digit in range(10)]
 
 
+def test_a_line_of_latents_has_a_row_for_each_class(monkeypatch):
+    vae, figures = small_vae(50, latent_dimension=1), []
+    monkeypatch.setattr(vae, "save", lambda figure, name: figures.append(figure))
+    means = vae.visualize_latent_space()
+    (axes,) = figures[0].axes
+    found = sorted(map(tuple, axes.collections[0].get_offsets().data.tolist()))
+    expected = sorted(zip(means[:, 0].tolist(), vae.train_labels.argmax(1).tolist()))
+    assert np.allclose(found, expected) and axes.get_ylabel() == "class" and axes.get_aspect() == "auto"
+
+
 def test_inter_class_interpolation(drawn):
     drawn.encoder.fc1.weight.data *= 20  # spread the codes
     grid = drawn.visualize_inter_class_interpolation()

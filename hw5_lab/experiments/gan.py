@@ -214,8 +214,8 @@ class GANExperiment(Experiment):
         picture = torch.cat([torch.cat(list(row[:, 0]), 1) for row in findings["pictures"]]).cpu().numpy()
         figure = Figure(figsize=(11, 4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-        for share, label, side in zip(findings["shares"], ("samples", "test images"), (-0.2, 0.2)):
-            left.bar(np.arange(10) + side, share.numpy(), width=0.4, label=label)
+        for share, label, side, ink in zip(findings["shares"], ("samples", "test images"), (0.2, -0.2), ("C1", "C0")):
+            left.bar(np.arange(10) + side, share.numpy(), width=0.4, color=ink, label=label)
         left.set(
             xlabel="class that the classifier sees", ylabel="share", title="Shares of the classes", xticks=range(10)
         )

@@ -91,7 +91,7 @@ def describe_vae(experiment, findings):
     told = []
     if not kl_is_exact(vae, encoder, batch):
         told.append(
-            "KL is an estimate from one draw of z for each image (Eq. 2): the mean of such estimates may be negative."
+            "KL is an estimate from one draw of z for each image: the mean of such estimates may be negative."
         )
     if experiment.args.refine_encoder:
         told.append(

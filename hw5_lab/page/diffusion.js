@@ -106,12 +106,13 @@ function samplingPanel(diffusion, model, stage) {
     scrub.set(step);
     const { total } = chain,
       sigma = levels[chain.levelAt(step)],
-      some = chain.count + chain.mine.length > 0;
+      some = chain.count + chain.mine.length > 0,
+      places = placesOf(chain.frames[step]);
     status.textContent = !some
       ? "No points: click into the picture to start one."
       : step === total
         ? `Step ${total}: the noise that was left, ${sigmaText(sigma)}, is taken away.`
-        : `Step ${step} of ${total}, ${sigmaText(sigma)}, ${plural(chain.frames[step].length / 2, "point")}.`;
+        : `Step ${step} of ${total}, ${sigmaText(sigma)}, ${plural(chain.frames[step].length / 2, "point")}${places < chain.frames[step].length / 4 ? ` at ${plural(places, "place")}` : ""}.`;
     field.told = `Sampling with ${chain.source === "best" ? "the best possible" : "the network's"} score. ${status.textContent}`;
     playButton.disabled = numbers.disabled = !some;
     stepButton.disabled = levelButton.disabled = !some || step === total;
@@ -161,6 +162,9 @@ function samplingPanel(diffusion, model, stage) {
     };
     cancel = inSlices(missing, work, arrive);
   }
+  /** At how many places the points are, to the eye. */
+  const placesOf = (x) =>
+    new Set(range(x.length / 2).map((i) => stage.toCanvas(x, 200, i).map(Math.round).join())).size;
   const keepMine = () => keep("mine", chain.mine.length ? short(chain.mine.flat()) : undefined);
   /** From the start, with the present settings and the user's points where they were placed; goes to a step, or plays on. */
   function restart(step = 0) {
@@ -501,7 +505,7 @@ function comparisonPanel(diffusion, model, stage) {
   );
   const heading = subtitle("");
   const meanings = key([
-    ["data", "small squares: data"],
+    ["data", "small squares: data, with noise where that is ticked"],
     ["text", "direction of the best possible score"],
     ["accent", "direction of the network's"],
     ["second", "they differ: full colour where σ · |difference| is 8 or more"],

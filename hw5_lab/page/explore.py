@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 FIGURES = {"vae": 350_000, "gan": 190_000, "diffusion": 118_000}  # bytes for the static figures, as base64
 TITLES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network", "diffusion": "Score matching"}
 TASKS = {
-    "vae": "Draw {a}, then a letter: how many nats lower is the ELBO of the letter?",
+    "vae": "Draw {a}, then add a stroke that does not belong to it: how many nats does it cost?",
     "gan": "Find the sample with the lowest D(x): which of its pixels give it away?",
     "diffusion": "Press Play: at which noise level σ can you first read the word?",
 }
@@ -78,7 +78,7 @@ GLOSSES = {  # readable names of the numbers of metrics.json that the page shows
         "best_epoch": "epoch of the measured samples, the best",
         "frechet_distance": "Fréchet distance to test images",
         "frechet_distance_real": "Fréchet distance between real images",
-        "frechet_distance_last": "Fréchet distance of the last epoch",
+        "frechet_distance_last": "Fréchet distance to test images, last epoch",
         "inception_score": "Inception-style score, 1 to 10",
         "inception_score_real": "Inception-style score of real images",
         "precision": "precision: share of samples that lie near a real image (noise can reach 100% too)",
@@ -92,7 +92,7 @@ GLOSSES = {  # readable names of the numbers of metrics.json that the page shows
     "diffusion": {
         "average_loss": "loss at the end",
         "optimal_loss": "least possible loss",
-        "score_error": "excess over a perfect score",
+        "score_error": "excess over a perfect score, computed apart from both losses",
         "cosine_lowest_from_0.03": "lowest cosine to the best score, σ ≥ 0.03",
         "outside_cosine": "cosine to the best score, far from the data",
         "outside_share_towards_data": "share of the scores far from the data that point towards it",

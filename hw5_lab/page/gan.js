@@ -2,6 +2,7 @@
 // drawing, as {x, name, z}; z is undefined where no generator made it.
 "use strict";
 
+const DRAWING = "your drawing"; // its name, where it is shown
 const percent = (value) =>
   value > 0.995 && value < 1 ? ">99%" : value < 0.005 && value > 0 ? "<1%" : `${Math.round(100 * value)}%`;
 
@@ -20,13 +21,13 @@ function ganPage(model, shares, measured) {
     images: (points) => slices(gan.toUnit(gan.generate(joined(points), points.length)), points.length),
   });
   const choose = samplesPanel(gan, shown, show, way);
-  const pad = drawForDPanel(gan, shown, show, way);
+  const pad = drawForDPanel(gan, shown, show, way, choose);
   histogramPanel(gan);
   if (shares) sharesPanel(shares, model.digits, measured);
   panel(
     "A path between two samples",
     "Choose a sample and pin it as A, choose another and pin it as B. Smooth changes mean " +
-      "that G has learned more than single images.",
+      "that G has learned more than single images. The path is that of G at the end of the run.",
     "",
     ...way.parts,
   );
@@ -250,19 +251,19 @@ function samplesPanel(gan, shown, show, way) {
   };
 }
 
-/** A pad whose image D judges at once. */
-function drawForDPanel(gan, shown, show, way) {
+/** A pad whose image D judges at once; back() shows another image than the drawing. */
+function drawForDPanel(gan, shown, show, way, back) {
   const small = thumbnail("What D gets", 28),
     verdict = element("p", { class: "verdict" }, "D(x) = –");
   const pad = drawingPad((gray) => {
     way.leave();
     small.show(gray, "What D gets");
-    show(gan.fromUnit(gray), "your drawing");
+    show(gan.fromUnit(gray), DRAWING);
     for (const name of ["sample", "real", "push"]) keep(name);
     whole.classList.remove("unused");
     verdict.textContent = `D(x) = ${percent(sigmoid(shown.value.logit))} real`;
   });
-  small.show(new Float64Array(784), "Nothing");
+  small.show(null, "Nothing");
   const whole = panel(
     "Draw for D",
     `Draw ${hw5.page.a} that D takes for a real one. Then draw something else: D has only ever seen ` +
@@ -276,9 +277,10 @@ function drawForDPanel(gan, shown, show, way) {
         row(
           button("Clear", () => {
             pad.wipe();
-            small.show(new Float64Array(784), "Nothing");
+            small.show(null, "Nothing");
             verdict.textContent = "D(x) = –";
             whole.classList.add("unused");
+            if (shown.value.name === DRAWING) back();
             say("Cleared");
           }),
         ),

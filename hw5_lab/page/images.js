@@ -11,7 +11,8 @@ function paint(context, values, side, x = 0, y = 0) {
   context.putImageData(image, x, y);
 }
 
-/** A small image of numbers in [0,1]; node.show(values, text) paints it, with the text as its alternative. */
+/** A small image of numbers in [0,1]; node.show(values, text) paints it, with the text as its alternative. Without values
+ *  its place is empty: black would look like an image. */
 function thumbnail(label, side) {
   const node = element("canvas", {
     width: side,
@@ -21,7 +22,9 @@ function thumbnail(label, side) {
     "aria-label": label,
   });
   node.show = (values, text = label) => {
-    paint(node.getContext("2d"), values, side);
+    node.classList.toggle("empty", !values);
+    if (values) paint(node.getContext("2d"), values, side);
+    else node.getContext("2d").clearRect(0, 0, side, side);
     node.setAttribute("aria-label", text);
   };
   return node;
@@ -119,8 +122,6 @@ function drawingPad(changed) {
         circle(context, ...to(stroke[0]), context.lineWidth / 2); // all of a mere click
         trace(context, stroke.map(to));
       }
-      context.fillStyle = colour("muted");
-      if (!strokes.length) write(context, `draw ${hw5.page.a} here`, width / 2, 24 * rem, "center", 14);
       if (!strokes.length && shown) {
         const { image, side } = shown;
         context.imageSmoothingEnabled = false;
@@ -132,6 +133,10 @@ function drawingPad(changed) {
           width,
         );
       }
+      context.fillStyle = colour("muted");
+      context.strokeStyle = colour("ground");
+      context.lineWidth = 4; // of the letters' rim, which parts them from the image
+      if (!strokes.length) write(context, `draw ${hw5.page.a} here`, width / 2, 24 * rem, "center", 14, true);
       if (document.activeElement === pad && pad.byKeys) {
         context.strokeStyle = context.fillStyle = colour("accent");
         context.lineWidth = 2;

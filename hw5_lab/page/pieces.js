@@ -187,6 +187,7 @@ function download(blob, name) {
 /** A canvas as a PNG on the page's ground, below what it shows and what the dots of its caption mean; small images are
  *  enlarged. */
 function savePicture(canvas, name, caption) {
+  canvas.redraw?.(Math.max(devicePixelRatio, 640 / canvas.clientWidth)); // what can be drawn larger is not blurred
   const factor = Math.max(1, Math.round(640 / canvas.width)),
     [width, height] = [canvas.width * factor, canvas.height * factor],
     size = Math.max(14, width / 45), // of the letters
@@ -217,6 +218,7 @@ function savePicture(canvas, name, caption) {
   });
   context.imageSmoothingEnabled = false;
   context.drawImage(canvas, 0, top, width, height);
+  canvas.redraw?.();
   copy.toBlob((blob) => download(blob, `${name}.png`));
 }
 
@@ -327,11 +329,10 @@ function surface(label, aspect, draw, { help, scrolls = false, kind = "surface" 
   });
   const context = node.getContext("2d");
   let pending = false;
-  node.redraw = () => {
+  node.redraw = (scale = Math.min(3, devicePixelRatio || 1)) => {
     pending = false;
     const width = node.clientWidth,
-      height = Math.round(width / aspect),
-      scale = Math.min(3, devicePixelRatio || 1);
+      height = Math.round(width / aspect);
     if (!width) return;
     if (node.width !== Math.round(width * scale)) {
       node.width = Math.round(width * scale);
@@ -343,14 +344,14 @@ function surface(label, aspect, draw, { help, scrolls = false, kind = "surface" 
   };
   node.later = () => {
     // many changes, one drawing
-    if (!pending) requestAnimationFrame(node.redraw);
+    if (!pending) requestAnimationFrame(() => node.redraw());
     pending = true;
   };
   if (help) node.tabIndex = 0;
   node.style.aspectRatio = String(aspect);
   node.style.width = `min(100%, ${70 * aspect}vh)`; // with what belongs to it, it fits into a window
   new ResizeObserver(node.later).observe(node);
-  redraws.push(node.redraw);
+  redraws.push(() => node.redraw());
   return node;
 }
 

@@ -127,7 +127,6 @@ function vaePage(model) {
 /** Draw or load an image, and what the model says of it, right below. */
 function drawPanel(vae, model, fed, feed) {
   const { side, pixels } = model,
-    area = side * side,
     count = model.images.shape[0],
     held = {}; // test images by their numbers: pixels and label
   for (const { images, labels, numbers } of [model, model.gaps ?? model])
@@ -185,7 +184,7 @@ function drawPanel(vae, model, fed, feed) {
     if (!now) {
       numbers.clear();
       about.textContent = `Draw ${hw5.page.a}, or load a test image.`;
-      for (const each of [input, atMean, atBest]) each.show(new Float64Array(area), "Nothing");
+      for (const each of [input, atMean, atBest]) each.show(null, "Nothing");
       return;
     }
     const { x, name, q, elbo, kl, error, exact } = now;
@@ -220,7 +219,7 @@ function drawPanel(vae, model, fed, feed) {
   const whole = panel(
     `Draw ${hw5.page.a}`,
     `Strokes are scaled and centred as MNIST was, and ${prepared[pixels]}. The higher the ELBO, the ` +
-      "better the model explains your drawing.",
+      "better the model explains your drawing. Much ink costs more nats than little: compare drawings of about as much.",
     "draw",
     box(
       "split",
@@ -425,8 +424,8 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
   panel(
     title,
     flat
-      ? "Every point z is an image. The circles are one and two standard deviations of the prior: are there places inside that give no clear image?"
-      : "Every point z is an image. The small numbers are the labels of test images, at their codes and in a row for each label.",
+      ? "Every point z is an image. Small digits are labels of test images at their codes, large ones stand at their medians. The circles are one and two standard deviations of the prior: are there places inside that give no clear image?"
+      : "Every point z is an image. The small numbers are the labels of test images, at their codes and in a row for each label; a large one is at the median.",
     "",
     box(
       "latents",
@@ -478,7 +477,7 @@ function slidersPanel(vae, model, point, fed, moveTo) {
     `The ${latent} latents`,
     "A slider moves one latent. Beside its name is its mean KL over the test images: a latent with 0 nats carries " +
       "nothing, and moving it should change nothing.",
-    "",
+    "many", // the image stays in sight
     images,
     where,
     row(
@@ -491,6 +490,9 @@ function slidersPanel(vae, model, point, fed, moveTo) {
   );
   return (value) => clamp(value, -4, 4); // as far as the sliders reach
 }
+
+/** Where the densities of one latent stand: above the numbers of the axis. */
+const floorOf = (height) => height - 22 * rem;
 
 /** The exact posterior and the encoder's Gaussian of an image, in two colours; share(z): where a point is, in shares of the
  *  canvas. */
@@ -521,7 +523,7 @@ function drawPosterior(
       if (values)
         trace(
           context,
-          zs.map((z, i) => [to([z])[0], height * (1 - 0.05 - 0.85 * Math.exp(values[i] - top))]),
+          zs.map((z, i) => [to([z])[0], floorOf(height) * (1 - 0.9 * Math.exp(values[i] - top))]),
         );
     }
     return;
@@ -577,7 +579,7 @@ function posteriorPanel(vae, point, fed, draws, moveTo) {
       if (!now) return;
       window = vae.grid.frame(now.q, now.exact);
       drawPosterior(context, width, height, vae, now, share, { ...window, far });
-      const to = (z) => [share(z)[0] * width, flat ? share(z)[1] * height : height * 0.95];
+      const to = (z) => [share(z)[0] * width, flat ? share(z)[1] * height : floorOf(height)];
       context.fillStyle = colour("second");
       for (const { z } of draws.value) circle(context, ...to(z), 2.5);
       context.fillStyle = colour("muted");
@@ -646,6 +648,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
     ["q", "− log q(z|x)"],
     ["sum", "this draw's estimate of the ELBO"],
     ["mean", "mean of the draws", "strong"],
+    ["error", "its standard error"],
     ["elbo", "ELBO"],
   ]);
   const estimateOf = ({ logLikelihood, logPrior, logQ }) => logLikelihood + logPrior - logQ;
@@ -678,7 +681,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
     if (now) numbers.set({ elbo: nats(now.elbo, now.error) });
     whole.classList.toggle("unused", !last);
     if (!now || !last) {
-      image.show(new Float64Array(vae.side ** 2), "Nothing drawn yet");
+      image.show(null, "Nothing drawn yet");
       formula.textContent =
         "z = μ + σ · ε, with ε from a standard normal: the noise is drawn apart from μ and σ, so that gradients reach both.";
       return;
@@ -701,7 +704,8 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
       prior: nats(last.logPrior),
       q: nats(-last.logQ),
       sum: nats(estimates.at(-1)),
-      mean: `${nats(mean)}${n < 5 ? "" : ` ± ${fixed(error)}`} (${plural(n, "draw")})`, // few draws tell no error
+      mean: `${nats(mean)} (${plural(n, "draw")})`,
+      error: n < 5 ? "–" : nats(error), // few draws tell none
     });
   }
   const chart = surface(
@@ -750,7 +754,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
   }
   const whole = panel(
     "Draw z with the reparameterisation",
-    "Each draw gives one noisy estimate of the ELBO (Eq. 2). How many draws does it take " +
+    "Each draw gives one noisy estimate of the ELBO. How many draws does it take " +
       "until their mean is within 1 nat?",
     "",
     box("beside", figure(image, "p(x|z)", "the image of the draw"), column(row(...buttons), formula)),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SAMPLE
+from matplotlib.colors import to_rgba
 from plain import assert_same_weights, judge, settings_of, small_gan, train, without_drawing, zero
 from torch import nn
 
@@ -366,6 +367,18 @@ def test_quality_figure_shows_samples_above_their_neighbours(judged):
     digits = judged.evaluator.classify(in_unit(judged.data[2]))[1].argmax(1).bincount(minlength=10) / 1000
     torch.testing.assert_close(findings["shares"][1], digits)
     assert metrics["share_3"] == pytest.approx(findings["shares"][0][3].item())
+
+
+def test_the_bars_of_shares_have_the_colours_of_the_page(monkeypatch):
+    """Real images blue, samples orange, and each bar as high as its share."""
+    experiment, figures = small_gan(), []
+    monkeypatch.setattr(experiment, "save", lambda figure, name: figures.append(figure))
+    findings = experiment.measure()[1]
+    experiment.visualize_findings(findings)
+    bars = {group.get_label(): group.patches for group in figures[0].axes[0].containers}
+    for (label, ink), shares in zip([("samples", "C1"), ("test images", "C0")], findings["shares"]):
+        assert [bar.get_height() for bar in bars[label]] == pytest.approx(shares.tolist())
+        assert {bar.get_facecolor() for bar in bars[label]} == {to_rgba(ink)}
 
 
 def test_the_figure_of_what_was_found_is_drawn_when_it_is_asked_for(tmp_path):

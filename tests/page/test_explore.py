@@ -69,7 +69,7 @@ def test_a_run_leaves_a_page_and_evaluate_the_same(script, tmp_path):
 @pytest.mark.parametrize("data, task", [("10,000 images of MNIST", "a digit"), ("5 of the images of /a", "an image")])
 def test_a_page_knows_by_the_run_whether_its_data_are_digits(data, task, tmp_path):
     explore.write_explore(make_vae().experiment, {}, {**KEPT, "data": data}, tmp_path, {})
-    assert f"Draw {task}, then a letter" in (tmp_path / "explore.html").read_text(encoding="utf-8")
+    assert f"Draw {task}, then add a stroke" in (tmp_path / "explore.html").read_text(encoding="utf-8")
 
 
 def test_a_page_is_replaced_at_once(tmp_path):

@@ -276,7 +276,8 @@ def test_draws_are_reparameterised_and_their_mean_is_the_bound(open_page, name):
             assert_near(torch.tensor([drawn[each]]).double(), value, each)
         assert page.evaluate("[...hw5.point.value]") == drawn["z"], "z does not show in the planes"
         page.get_by_role("button", name="Draw ε").click()
-        assert "±" not in page.locator("tr", has_text="mean of the draws").inner_text(), "an error from two draws"
+        row = lambda name: page.locator("tr", has_text=name).locator("td").inner_text()
+        assert row("standard error") == "–", "an error from two draws"
         if name == "vae":
             assert "dots: draws of z" in page.locator("figure", has=page.locator("#posterior")).inner_text()
         for _ in range(20):
@@ -285,7 +286,8 @@ def test_draws_are_reparameterised_and_their_mean_is_the_bound(open_page, name):
         elbo, error = page.evaluate("[hw5.fed.value.elbo, hw5.fed.value.error]")
         assert len(estimates) == 402
         assert abs(estimates.mean() - elbo) < 4 * estimates.std() / math.sqrt(402) + error
-        assert f"{abs(estimates.mean()):.1f} nats ±" in page.locator("tr", has_text="mean of the draws").inner_text()
+        assert row("mean of the draws") == f"−{abs(estimates.mean()):.1f} nats (402 draws)"
+        assert row("standard error") == f"{estimates.std() / len(estimates) ** 0.5:.1f} nats"
 
 
 def test_generator_and_discriminator_are_those_of_torch(open_page):
@@ -640,6 +642,10 @@ def test_clear_leaves_nothing_of_the_image(open_page):
             assert set(page.locator("table.readout").first.locator("td").all_inner_texts()) == {"–"}
             assert not move.is_enabled() and not page.get_by_role("button", name="Draw ε").is_enabled()
             assert page.get_by_role("spinbutton").input_value() == ""
+            alphas = page.evaluate(
+                "[...document.querySelectorAll('.draw .image')].map((node) => Math.max(...node.getContext('2d').getImageData(0, 0, node.width, node.height).data))"
+            )
+            assert alphas == [0] * len(alphas) != [], "a black square looks like an image"
             page.get_by_role("button", name="A random test image").click()
             assert "–" not in page.locator("table.readout").first.inner_text() and move.is_enabled()
 
@@ -805,6 +811,21 @@ def test_d_judges_a_drawing_and_a_real_digit(open_page):
         assert_near(
             numbers(page, "hw5.gan.toUnit(hw5.shown.value.x)"), model.train_images[2].flatten() / 255, "a real digit"
         )
+
+
+def test_clear_takes_a_drawing_away_from_every_panel_and_nothing_else(open_page):
+    with open_page("gan") as page:
+        draw(page, *FOUR)
+        wait_for(page, "hw5.shown.value.name === 'your drawing'")
+        page.get_by_role("button", name="Clear").click()
+        assert page.evaluate("hw5.shown.value.name") == "sample 1"
+        assert page.locator(".samples button[aria-pressed=true]").count() == 1
+        assert page.locator(".draw .verdict").inner_text() == "D(x) = –"
+        wait_for(page, "!location.hash.includes('ink')")
+        draw(page, *FOUR)
+        page.locator(".real button").nth(2).click()
+        page.get_by_role("button", name="Clear").click()
+        assert page.evaluate("hw5.shown.value.name") == "real digit 3", "what is not the drawing stays"
 
 
 @pytest.mark.parametrize("width, height", [(1280, 900), (768, 1024), (390, 844)])
@@ -1221,6 +1242,16 @@ def test_the_chosen_image_is_in_sight_of_its_sliders_on_a_phone(open_page):
             assert not page.get_by_label(label).evaluate(covered), "the image covers the slider"
 
 
+def test_the_decoded_image_is_in_sight_of_every_slider_on_a_phone(open_page):
+    with open_page("vae20", width=390, height=844) as page:
+        page.get_by_text("more latents, which carry less").click()
+        for slider in page.locator(".many input[type=range]").all():
+            slider.scroll_into_view_if_needed()
+            slider.focus()
+            page.keyboard.press("ArrowLeft")
+            assert_in_window(page, page.locator(".many canvas").first)
+
+
 def test_a_gradient_shows_in_colour_over_the_image(open_page):
     with open_page("gan") as page:
         wait_for(page, "Boolean(hw5.gradient)")
@@ -1277,6 +1308,24 @@ WRITTEN = """() => { window.written = []; const fill = CanvasRenderingContext2D.
     CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
         if (!this.canvas.isConnected) written.push([text.trim(), this.fillStyle, this.measureText(text).width / this.canvas.width]);
         return fill.call(this, text, ...rest); }; }"""
+
+
+def test_a_saved_chart_is_drawn_as_large_as_it_is_saved(open_page):
+    """What was enlarged pixel by pixel had blurred letters. The page keeps its own."""
+    with open_page("line", width=390, height=844) as page:
+        page.evaluate(
+            "() => { const { drawImage } = CanvasRenderingContext2D.prototype; window.copied = []; CanvasRenderingContext2D.prototype.drawImage = "
+            "function (image, ...rest) { if (!this.canvas.isConnected && image.isConnected) copied.push([image.width, rest[2]]); return drawImage.call(this, image, ...rest); }; }"
+        )
+        sizes = "[...document.querySelectorAll('canvas.surface, canvas.chart')].map((node) => node.width)"
+        before, pictures = page.evaluate(sizes), page.locator("figure:has(> .surface, > .chart) button.save")
+        for save in pictures.all():
+            page.wait_for_timeout(120)
+            with page.expect_download():
+                save.click()
+        copied = page.evaluate("copied")
+        assert len(copied) == pictures.count() > 3 and page.evaluate(sizes) == before
+        assert all(drawn == saved >= 640 for drawn, saved in copied), copied
 
 
 @pytest.mark.parametrize(
