@@ -90,9 +90,7 @@ def describe_vae(experiment, findings):
         }
     told = []
     if not kl_is_exact(vae, encoder, batch):
-        told.append(
-            "KL is an estimate from one draw of z for each image: the mean of such estimates may be negative."
-        )
+        told.append("KL is an estimate from one draw of z for each image: the mean of such estimates may be negative.")
     if experiment.args.refine_encoder:
         told.append(
             f"From epoch {experiment.args.num_epoches + 1} on the encoder alone was trained, on deformed images, "

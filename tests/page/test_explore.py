@@ -297,7 +297,7 @@ def test_the_legend_of_the_shares_covers_no_bar():
 
 def test_captions_say_what_the_figures_say():
     source = (ROOT / "hw5_vae.py").read_text(encoding="utf-8")
-    assert f'title="{explore.caption("latent_space.png")}"' in source
+    assert f'set_title("{explore.caption("latent_space.png")}")' in source
     shown = explore.caption("quality.png").lower()
     assert "shares of the classes" in shown and "nearest training images" in shown and "epoch" not in shown
 
