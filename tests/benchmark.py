@@ -302,8 +302,8 @@ QUALITIES = {  # the course's loop, what is measured, and its name in a row of t
 def time_to_quality(name, data_dir, epochs):
     """The course's loop for all its epochs, and ours with other flags for a few, in turns: how good and how soon.
 
-    A turn is an epoch of ours and as large a share of the course's. Seconds are those of training. The quality is
-    measured after it.
+    A turn is an epoch of the loop with fewer epochs, and as large a share of the other. Seconds are those of training.
+    The quality is measured after it.
     """
     course, quality, column = QUALITIES[name]
     (flags, few), loops = RECIPES[name], []
@@ -312,10 +312,11 @@ def time_to_quality(name, data_dir, epochs):
         ours.get_ready()
         steps = ours.homework.epochs() if line else steps_in_epochs(course(ours.homework), ours.steps)
         loops.append((line, count, ours, steps, []))
-    for turn in range(few):
+    turns = min(few, epochs)
+    for turn in range(turns):
         for _, count, _, steps, seconds in loops:
             start = time.perf_counter()
-            for _ in range(count * turn // few, count * (turn + 1) // few):
+            for _ in range(count * turn // turns, count * (turn + 1) // turns):
                 next(steps)
             seconds.append(time.perf_counter() - start)
     rows = []

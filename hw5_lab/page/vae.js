@@ -424,7 +424,7 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
   panel(
     title,
     flat
-      ? "Every point z is an image. Small digits are labels of test images at their codes, large ones stand at their medians. The circles are one and two standard deviations of the prior: are there places inside that give no clear image?"
+      ? "Every point z is an image. Small numbers are labels of test images at their codes, large ones stand at their medians. The circles are one and two standard deviations of the prior: are there places inside that give no clear image?"
       : "Every point z is an image. The small numbers are the labels of test images, at their codes and in a row for each label; a large one is at the median.",
     "",
     box(

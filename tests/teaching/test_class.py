@@ -290,6 +290,7 @@ def test_ctrl_c_loses_no_verdict(tmp_path):
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background job is started without
     )
     while not (raw.is_dir() and list(raw.glob("*.json"))):
         assert process.poll() is None, process.stderr.read()
