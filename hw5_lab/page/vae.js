@@ -3,8 +3,12 @@
 "use strict";
 
 /** A number of nats with the digits that its error leaves. */
-const nats = (x, error = 0) =>
-  error < 1 ? `${error < 0.1 ? fixed(x) : `about ${fixed(x, 0)}`} nats` : "the grid is too coarse";
+const nats = (x, error = 0) => {
+  if (error >= 1) return "the grid is too coarse";
+  if (error < 0.1) return `${fixed(x)} nats`;
+  const whole = fixed(x, 0);
+  return `about ${whole} nat${/^−?1$/.test(whole) ? "" : "s"}`;
+};
 
 /** Everything that the page knows of an image x. quick: for an image that still changes. */
 function measured(vae, x, name, quick) {
