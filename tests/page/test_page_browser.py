@@ -1277,7 +1277,7 @@ def test_labels_of_the_gap_histogram_stand_at_their_values(open_page):
 
 
 def test_every_picture_leaves_as_png_and_numbers_as_csv(open_page):
-    for name in ("vae", "gray", "gan", "diffusion"):
+    for name in ("vae", "gan", "diffusion"):
         with open_page(name) as page:
             if kind_of(name) == "vae":
                 page.get_by_role("button", name="Draw ε").click()
