@@ -1000,6 +1000,18 @@ def test_what_is_computed_never_goes_beyond_what_was_asked(open_page):
         assert page.evaluate("[hw5.chain.frames[150].length, hw5.chain.mine.length]") == [482, 1]
 
 
+def test_points_that_lie_on_each_other_are_said(open_page):
+    """Large steps without noise along the best score put all points on a few of the data."""
+    with open_page("diffusion", view="#run=1,240,30,4,0&score=best&step=300") as page:
+        wait_for(page, "hw5.chain.at === 300")
+        at = numbers(page, "hw5.chain.frames[300]").view(-1, 2)
+        told = page.locator(".note", has_text="Step 300").inner_text()
+        places = int(re.search(r"240 points at (\d+) places?\.", told)[1])
+        assert 1 <= places < 120 and places <= len({tuple(point) for point in (at * 1e4).round().tolist()})
+    with open_page("diffusion") as page:
+        assert " places" not in page.locator(".note", has_text="Step 0").inner_text(), "noise lies apart"
+
+
 def test_what_would_do_nothing_cannot_be_pressed(open_page):
     with open_page("diffusion") as page:
         button = lambda name: page.get_by_role("button", name=name, exact=True)
