@@ -14,7 +14,7 @@ os.environ.pop("PYTHONPATH", None)  # pytest-xdist puts the project into it, for
 
 
 def pytest_collection_finish(session):
-    """Says how long it will take; in a process of pytest-xdist nobody would read it."""
+    """Before the first test. Says how long it will take; in a process of pytest-xdist nobody would read it."""
     gc.freeze()  # PyTorch's and the tests' own objects stay: the collector need not search them again and again
     printer = session.config.pluginmanager.get_plugin("terminalreporter")
     if printer and session.config.option.markexpr == "not slow" and len(session.items) > 500:

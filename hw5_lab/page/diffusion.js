@@ -107,12 +107,13 @@ function samplingPanel(diffusion, model, stage) {
     const { total } = chain,
       sigma = levels[chain.levelAt(step)],
       some = chain.count + chain.mine.length > 0,
+      points = chain.frames[step].length / 2,
       places = placesOf(chain.frames[step]);
     status.textContent = !some
       ? "No points: click into the picture to start one."
       : step === total
         ? `Step ${total}: the noise that was left, ${sigmaText(sigma)}, is taken away.`
-        : `Step ${step} of ${total}, ${sigmaText(sigma)}, ${plural(chain.frames[step].length / 2, "point")}${places < chain.frames[step].length / 4 ? ` at ${plural(places, "place")}` : ""}.`;
+        : `Step ${step} of ${total}, ${sigmaText(sigma)}, ${plural(points, "point")}${places < points / 2 ? ` at ${plural(places, "place")}` : ""}.`;
     field.told = `Sampling with ${chain.source === "best" ? "the best possible" : "the network's"} score. ${status.textContent}`;
     playButton.disabled = numbers.disabled = !some;
     stepButton.disabled = levelButton.disabled = !some || step === total;
