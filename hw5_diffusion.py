@@ -75,7 +75,9 @@ def ink(word):
     from PIL import Image, ImageDraw, ImageFont
 
     path = findfont("DejaVu Sans")  # comes with matplotlib
-    font, known = ImageFont.truetype(path, FONT_SIZE), get_font(path).get_char_index
+    # The other layout needs a library that a machine may lack, and places letters elsewhere
+    font = ImageFont.truetype(path, FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    known = get_font(path).get_char_index
     lines, letters = word.split(" "), word.replace(" ", "")
     if not 0 < len(letters) <= 100:
         raise ValueError(f"--word: has {len(letters)} letters; expected 1 to 100")

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import ImageFont
 from plain import Optimal, assert_same_weights, word
 from torch import nn
 
@@ -100,7 +101,7 @@ def test_data_depend_on_the_seed_alone():
         ("", "--word: has 0 letters"),
         ("  ", "--word: has 0 letters"),
         ("a" * 101, "--word: has 101 letters"),
-        ("a\u00ad", "DejaVu Sans has no '\\xad'"),
+        ("a\u00a0", "DejaVu Sans has no '\\xa0'"),
         ("CS\u65e5\u672c", "DejaVu Sans has no '\u65e5', '\u672c'"),
         ("a\nb", "DejaVu Sans has no '\\n'"),
         ("a\u200b", "DejaVu Sans has no '\\u200b'"),
@@ -111,6 +112,15 @@ def test_words_that_cannot_be_drawn_are_refused(text, words):
     with pytest.raises(ValueError) as caught:
         model(word=text).train_data
     assert words in str(caught.value)
+
+
+def test_points_are_the_same_with_and_without_pillows_other_layout(monkeypatch):
+    """Where the library FriBidi is missing, Pillow falls back to the plain one, which kerns otherwise."""
+    images = []
+    for present in (True, False):
+        monkeypatch.setattr(ImageFont.core, "HAVE_RAQM", present and ImageFont.core.HAVE_RAQM)
+        images.append(hw5_diffusion.ink("CS446 AVATAR"))
+    assert np.array_equal(*images)
 
 
 # ---- maths
