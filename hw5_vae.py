@@ -348,7 +348,7 @@ class VAE(nn.Module):
         for network, path in ((self.encoder, self.args.e_path), (self.decoder, self.args.d_path)):
             if path:
                 content = io.BytesIO()
-                torch.save(network.state_dict(), content)
+                torch.save({name: weight.cpu() for name, weight in network.state_dict().items()}, content)
                 Path(path).write_bytes(content.getvalue())
 
     def load_weights(self):

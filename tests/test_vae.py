@@ -268,9 +268,10 @@ def test_building_reads_no_data(monkeypatch):
 
 
 def test_data_are_the_first_images_of_the_course(monkeypatch):
-    monkeypatch.setattr(hw5_vae.utils, "load_mnist", lambda: (60_000, *sample()))
+    data = sample()
+    monkeypatch.setattr(hw5_vae.utils, "load_mnist", lambda: (60_000, *data))
     vae = VAE(argparse.Namespace(hidden_units=5))
-    for ours, theirs in zip((*vae.splits["train"], *vae.splits["test"]), sample(), strict=True):
+    for ours, theirs in zip((*vae.splits["train"], *vae.splits["test"]), data, strict=True):
         assert torch.equal(ours, theirs)
 
 

@@ -34,7 +34,8 @@ class GANExperiment(Experiment):
         homework.check_data()
         self.epochs = args.n_epochs
         self.steps = homework.steps * args.iter_g
-        speed_up(homework.disc, homework.gen)
+        if self.device.type == "cpu":  # on a GPU they take longer
+            speed_up(homework.disc, homework.gen)
         fuse(homework.optim_d, homework.optim_g)
         if args.ema_decay:
             average = averaged(homework.gen, args.ema_decay)

@@ -90,7 +90,8 @@ class VAEExperiment(Experiment):
         super().after_epoch(epoch)
         if epoch == self.epochs:
             for network, path in self.weights_files():
-                write_atomically(os.path.realpath(path), tensor_bytes(network.state_dict()))  # a link stays one
+                weights = {name: value.cpu() for name, value in network.state_dict().items()}
+                write_atomically(os.path.realpath(path), tensor_bytes(weights))  # a link stays one
 
     # ---- weights in files of their own
 

@@ -70,7 +70,8 @@ def run(parse, build):
                 return 2
             if not isinstance(error, MemoryError) and "alloc" not in str(error).lower():
                 raise
-            complain(f"not enough memory on {args.device}; use smaller batches, networks or numbers of samples")
+            where = "cpu" if isinstance(error, MemoryError) or "CPUAllocator" in str(error) else args.device
+            complain(f"not enough memory on {where}; use smaller batches, networks or numbers of samples")
             return 2
 
 

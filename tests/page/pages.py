@@ -26,7 +26,7 @@ class Made:
 
 
 def build(script, *flags):
-    return door.build(script, door.parse_args(script, [*map(str, flags)]))
+    return door.build(script, door.parse_args(script, ["--device", "cpu", *map(str, flags)]))
 
 
 @cache

@@ -31,7 +31,7 @@ def test_load_gives_the_trained_model(name, tmp_path):
     }[name]()
     assert not network.training
     for weight, value in state[key].items():
-        assert torch.equal(network.state_dict()[weight], value)
+        assert torch.equal(network.state_dict()[weight].cpu(), value)
 
 
 def test_load_of_something_else_is_a_fault(tmp_path):

@@ -246,6 +246,20 @@ def test_too_little_memory_is_said_in_one_line(name, library, tmp_path, monkeypa
     assert code == 2 and message.count("\n") == 1 and "not enough memory on cpu" in message, message
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has ...", "MPS backend out of memory (MPS allocated"],
+)
+def test_too_little_memory_of_another_device_is_said(words, tmp_path, monkeypatch, capsys):
+    def greedy(run, _):
+        run.args.device = "it"
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(hw5_lab.runs.run.Run, "train", greedy)
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 2
+    assert capsys.readouterr().err.startswith("hw5_vae.py: not enough memory on it; use")
+
+
 def test_a_fault_of_the_code_is_not_called_one_of_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(hw5_vae.VAE, "step", lambda *_: torch.ones(2) @ torch.ones(3))
     with pytest.raises(RuntimeError, match="size"):
