@@ -3,13 +3,16 @@
 import multiprocessing
 import os
 import resource
+import runpy
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from helpers import MODULES, rows, small
+from helpers import MODULES, ROOT, rows, small
 
 import hw5_lab.experiments.diffusion
 
@@ -106,6 +109,74 @@ def assert_same_run(folder, reference):
     assert {path.name for path in folder.iterdir()} == {path.name for path in reference.iterdir()}
     for path in (*reference.glob("*.png"), *reference.glob("*.gif")):
         assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+OWN = {*MODULES, "hw5_utils", "hw5_lab"}
+TESTS = ROOT / "tests"
+FOREIGN_PATHS = [path for path in sys.path if Path(path).resolve() != ROOT and TESTS not in (Path(path) / "x").parents]
+
+
+class Python:
+    """What `python LINE` is in a folder, but that torch has been imported: sooner by the seconds which that takes.
+
+    `stdout` can be read while it runs; see communicate() and wait().
+    """
+
+    def __init__(self, line, cwd, file_size=None):
+        ends = [processes.Pipe(duplex=False) for _ in range(2)]
+        self.stdout, self.stderr = (os.fdopen(os.dup(reader.fileno())) for reader, _ in ends)
+        writers = [writer for _, writer in ends]
+        words = [str(word) for word in line]
+        self.process = processes.Process(target=become, args=(words, str(cwd), writers, file_size))
+        self.process.start()
+        for end in (*writers, *(reader for reader, _ in ends)):
+            end.close()
+
+    @property
+    def returncode(self):
+        return self.process.exitcode
+
+    def send_signal(self, number):
+        os.kill(self.process.pid, number)
+
+    def wait(self, seconds=120):
+        self.process.join(seconds)
+        assert self.returncode is not None, "it does not end"
+        return self.returncode
+
+    def communicate(self, seconds=120):
+        """(what is left of stdout, stderr) when it has ended."""
+        with ThreadPoolExecutor() as readers:
+            texts = [readers.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            self.wait(seconds)
+            return tuple(text.result() for text in texts)
+
+
+def become(line, folder, writers, file_size):
+    """The body of a child process: Python as it is started with this line in this folder, none of our modules loaded."""
+    for number, writer in enumerate(writers, 1):
+        os.dup2(writer.fileno(), number)
+        writer.close()
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+    for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
+        del sys.modules[name]
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    os.chdir(folder)
+    module, rest = line[0] == "-m", line[1:]
+    sys.argv = rest if module else line
+    sys.path[:] = [folder if module else os.path.dirname(os.path.abspath(line[0])), *FOREIGN_PATHS]
+    if module:
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(line[0], run_name="__main__")
+
+
+def run_python(line, cwd=ROOT):
+    """The finished process of `python LINE`; see Python."""
+    process = Python(line, cwd)
+    out, errors = process.communicate(300)
+    return subprocess.CompletedProcess(line, process.returncode, out, errors)
 
 
 def contents(folder):

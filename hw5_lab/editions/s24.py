@@ -40,7 +40,9 @@ def mean_denoising_loss(scorenet, samples, training_data, sigmas, generator=None
     noisy, sigma = perturb(x, torch.as_tensor(sigmas, dtype=x.dtype, device=x.device), generator)
     # The mean gives the optimal score. optimal_score, precise also far from all data, takes three times as long.
     squares = training_data.square().sum(1)
-    weights = ((noisy @ training_data.T - squares / 2) / sigma**2).softmax(1)  # [N,M]; |x~|^2 is the same for all p
+    logits = (noisy @ training_data.T - squares / 2) / sigma**2  # [N,M]; |x~|^2 is the same for all p
+    logits -= logits.amax(1, keepdim=True)
+    weights = logits.clamp_(min=-80).softmax(1)  # below -87 exp() takes thirty times as long; e^-80 is nothing beside 1
     mean = weights @ training_data
     spread = (weights @ squares - mean.square().sum(1)) / (2 * sigma[:, 0] ** 2)  # the least possible loss at x~
     return (weighted_error(scorenet(noisy, sigma), (mean - noisy) / sigma**2, sigma) + spread).mean()

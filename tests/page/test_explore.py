@@ -21,7 +21,7 @@ from hw5_lab.page import explore
 from hw5_lab.page.describe import MOST, describe_gan, describe_vae
 from hw5_lab.page.layers import restored, run
 from hw5_lab.runs.folder import FIGURE
-from helpers import ROOT, SAMPLE, run_script
+from helpers import MODULES, ROOT, each, small
 
 KEPT = {"command": "python hw5.py", "seed": 0, "data": "10,000 images of MNIST"}
 
@@ -53,15 +53,13 @@ def test_a_page_tells_neither_folders_nor_times():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["hw5_vae.py", "hw5_gan.py", "hw5_diffusion.py"])
-def test_a_run_leaves_a_page_and_evaluate_the_same(script, tmp_path):
-    flags = ["--output_dir", tmp_path / "run", "--quiet"]
-    more = [] if script == "hw5_diffusion.py" else ["--data_dir", SAMPLE, "--limit", 300]
-    small = ["--samples", 50, "--langevin_steps", 2] if script == "hw5_diffusion.py" else []
-    assert run_script(script, "--epochs", 1, *more, *small, *flags).returncode == 0
+@each
+def test_a_run_leaves_a_page_and_evaluate_the_same(name, tmp_path):
+    main, line = MODULES[name].main, small(name, tmp_path / "run", "--epochs", 1)
+    assert main(line) == 0
     page = (tmp_path / "run" / "explore.html").read_bytes()
     (tmp_path / "run" / "explore.html").write_text("another")
-    assert run_script(script, "--evaluate", *more, *small, *flags).returncode == 0
+    assert main([*line, "--evaluate"]) == 0
     assert (tmp_path / "run" / "explore.html").read_bytes() == page
     assert str(tmp_path).encode() not in page and b"data:image/png" in page and b'"model":{' in page
 

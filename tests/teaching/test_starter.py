@@ -52,9 +52,14 @@ def fill(text, answers):
     return "\n".join(lines)
 
 
+def run_python(folder, *line):
+    from children import run_python  # which Windows cannot have
+
+    return run_python(line, folder)
+
+
 def run(folder, name, *args):
-    command = [sys.executable, f"{name}.py", *args]
-    return subprocess.run(command, cwd=folder, text=True, capture_output=True, timeout=300)
+    return run_python(folder, f"{name}.py", *args)
 
 
 def test_what_is_handed_out(handed_out):
@@ -119,8 +124,7 @@ def test_the_self_check_skips_what_is_not_answered(handed_out):
 
 
 def check_oneself(folder):
-    line = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
-    return subprocess.run(line, cwd=folder, text=True, capture_output=True, timeout=300)
+    return run_python(folder, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider")
 
 
 def test_the_self_check_holds_no_answer_and_names_no_points():
