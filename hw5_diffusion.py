@@ -7,7 +7,7 @@ follows it from pure noise to the data, level by level. Training takes 6,000 ste
 learning rate decays to 0 along a cosine.
 
 Each answer begins with the number of its question in the homework's later edition: search for "4(b)". The folder
-hw5_lab/, where it lies beside this file, adds resuming, measurements, another course's edition.
+hw5_lab/, where it lies beside this file, adds resuming, measurements, another edition.
 """
 
 import argparse

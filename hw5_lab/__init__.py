@@ -4,7 +4,7 @@ door          the one place that knows all models, editions and flags
 runs          a run around an experiment: its folder, checkpoint, flags, progress, streams
 experiments   a homework and what a run needs of it: its state, measures, more figures
 measures      what a model is worth, as functions of a model and data
-editions      the homework of other courses, as subclasses of the scripts' classes
+editions      other editions of the homework, as subclasses of the scripts' classes
 fast          layers that compute the same in less time
 page          explore.html, in which the model of a run works
 teaching      the hand-out for students, the grader, and the text of the notebook

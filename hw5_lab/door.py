@@ -74,6 +74,7 @@ def load(folder):
     for part in trained.experiment.parts.values():
         if isinstance(part, torch.nn.Module):
             part.eval()
+    del trained.experiment.homework.save  # it draws to its own folder again, not to that of the run
     return trained.experiment.homework
 
 

@@ -127,7 +127,8 @@ class Python:
         self.stdout, self.stderr = (os.fdopen(os.dup(reader.fileno())) for reader, _ in ends)
         writers = [writer for _, writer in ends]
         words = [str(word) for word in line]
-        self.process = processes.Process(target=become, args=(words, str(cwd), writers, file_size))
+        arguments = words, str(cwd), writers, file_size
+        self.process = processes.Process(target=become, args=arguments, daemon=True)  # none outlives the tests
         self.process.start()
         for end in (*writers, *(reader for reader, _ in ends)):
             end.close()

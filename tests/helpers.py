@@ -38,14 +38,8 @@ def small_sample():
 
 def run_script(script, *args, cwd=ROOT, **options):
     """Run a script as a user does, on this Python; returns the finished process with its text output."""
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, args)],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        timeout=300,
-        **options,
-    )
+    line = [sys.executable, str(ROOT / script), *map(str, args)]
+    return subprocess.run(line, cwd=cwd, text=True, capture_output=True, timeout=300, **options)
 
 
 EVERY = {"run.json", "history.csv", "metrics.json", "explore.html", "checkpoint.pt"}

@@ -10,7 +10,7 @@ import os
 import pytest
 import torch
 from children import Child, assert_same_run, stop_early
-from helpers import MODULES, blank, each, rows, run_script, small
+from helpers import MODULES, blank, each, rows, run_script, small, small_sample
 
 import hw5_diffusion
 import hw5_gan
@@ -136,6 +136,14 @@ def test_losses_and_gradients_of_the_gan(monkeypatch):
         torch.testing.assert_close(losses, found[0][0], rtol=1e-5, atol=1e-6)
         for ours, theirs in zip(gradients, found[0][1], strict=True):
             assert (ours - theirs).norm() <= 2e-3 * theirs.norm() + 1e-6
+
+
+def test_a_run_of_the_gan_has_the_layers_of_the_script():
+    """The faster ones are for the CPU."""
+    gan = door.build("hw5_gan", door.parse_args("hw5_gan", ["--data_dir", str(small_sample())])).homework
+    layers = [layer for network in (gan.disc, gan.gen) for layer in network.modules()]
+    assert {type(layer).__module__.split(".")[0] for layer in layers} == {"torch", "hw5_gan"}
+    assert gan._dev.type == "cuda"
 
 
 def test_the_score_and_the_langevin_chain():

@@ -1,6 +1,6 @@
 """What is graded is what runs: a run with the laboratory calls the script's own functions, and each as often as it should.
 
-So a breakpoint in `_get_loss_d` or `GNet.forward` stops in every run, and a mistake there is a mistake of the run.
+So a breakpoint in `_get_loss_d` or `GNet.forward` stops in every run of the homework, and a mistake there is a mistake of the run.
 """
 
 import functools

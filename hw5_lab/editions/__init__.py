@@ -1,1 +1,4 @@
-"""The homework of other courses, a file each, as subclasses of the scripts' classes. They know no laboratory."""
+"""Other editions of the homework, of other courses and our own, as subclasses of the scripts' classes.
+
+They know no laboratory.
+"""

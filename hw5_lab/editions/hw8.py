@@ -1,4 +1,4 @@
-"""UIUC HW8, 2020: gray pixels, 20 latents, ReLU, and the bound with the exact KL (Eq. 1); samples in every epoch."""
+"""UIUC HW8, 2020: gray pixels, 20 latents, ReLU, and the bound with the exact KL, of 1(a); samples in every epoch."""
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ def reparameterize(mu, logvar):
 def kl_divergence(mu, sigma_square):
     """KL(N(mu, diag(sigma_square)) || N(0, I)) in nats, [B]: the exact value that kl_estimate estimates.
 
-    In Eq. 1 of HW8, in Amsterdam 1.10 and in Penn 2(ii).
+    In the bound of HW8 1(a), in Eq. 1 of HW5, in Amsterdam 1.10 and in Penn 2(ii).
     """
     return 0.5 * (sigma_square + mu**2 - 1 - torch.log(sigma_square)).sum(-1)
 
@@ -37,7 +37,7 @@ class Decoder(hw5_vae.Decoder):
 
 
 class AnalyticVAE(hw5_vae.VAE):
-    """A VAE that trains on Eq. 1, with the exact KL, and reads all of MNIST. What three editions have in common."""
+    """A VAE that trains on the bound with the exact KL, and reads all of MNIST. What three editions have in common."""
 
     draws = 1  # of z, for each image
     tile = staticmethod(tile)
@@ -49,7 +49,7 @@ class AnalyticVAE(hw5_vae.VAE):
     def terms(self, x, generator):
         """The ELBO of each image x [B,data] in its two terms, log p(x|z) and the exact KL, [B] each.
 
-        Eq. 1 of HW8, Amsterdam 1.10, Penn 2(ii).
+        HW8 1(a), Eq. 1 of HW5, Amsterdam 1.10, Penn 2(ii).
         """
         mu, sigma_square = self.encoder(x)
         log_p_x = torch.zeros(len(x), device=x.device, dtype=x.dtype)

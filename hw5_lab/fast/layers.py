@@ -1,7 +1,7 @@
-"""Faster layers for a network, and Adam in one kernel. Parameters, hooks, state_dict and forward stay as they are.
+"""Faster layers for a network, and Adam in one kernel. The network's parameters, hooks, state_dict and forward stay.
 
 A nearest upsampling by 2 and the 3x3 convolution after it become one transposed convolution of the small image: 4
-products for a pixel instead of 9. Images lie in memory with their channels last. On a GPU neither is faster.
+products for a pixel instead of 9. Images lie in memory with their channels last. On a GPU such layers take longer.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What a VAE is worth: the importance-weighted bound, and log p(x) itself. The bound is the model's own evaluate().
+"""What a VAE is worth: the importance-weighted bound, and log p(x) itself. The ELBO is the model's own evaluate().
 
 With two latents log p(x) is known: it is an integral over a plane. So the bound's gap can be measured.
 Everything is in nats per image, [N], and changes nothing of a training.

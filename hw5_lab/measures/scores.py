@@ -39,9 +39,9 @@ def field_cosines(score, x, points, sigmas, lowest_sigma, knows_sigma):
 
     At each level it is the mean over x, weighted by the density of the perturbed data there. A network that is not told
     sigma has its least loss with the best possible sigma-blind score: the mean of sigma times the optimal score over
-    the levels that a point may come from. `..._limit` is the cosine of that field.
-    Then comes the lowest cosine of the levels from lowest_sigma on. Last comes the mean, without weights, of the arrows
-    that are farther than lowest_sigma from all data.
+    the levels that a point may come from. `..._limit` is the cosine of that field, `cosine_to_limit` that of the score
+    to it. Then comes the lowest cosine of the levels from lowest_sigma on. Last come, of the arrows farther than
+    lowest_sigma from all data, the mean cosine, without weights, and the share that points towards the data.
     """
     scores, log_p = zip(*(optimal_score(x, points, sigma) for sigma in sigmas))
     shares = torch.stack(log_p).softmax(0)[:, :, None]  # of the levels at each x, [L,N,1]

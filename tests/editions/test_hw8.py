@@ -1,4 +1,4 @@
-"""hw5_lab/editions/hw8: reparameterisation, the exact KL, gray images, the bound of Eq. 1."""
+"""hw5_lab/editions/hw8: reparameterisation, the exact KL, gray images, the bound of 1(a)."""
 
 import argparse
 import math
@@ -57,7 +57,7 @@ def test_gray_images_stay_as_they_are():
 
 
 def test_training_is_default_adam_on_the_exact_kl():
-    """Two epochs of ten steps in double precision, on Eq. 1 as the homework writes it, at a constant rate."""
+    """Two epochs of ten steps in double precision, on the bound with the exact KL, at a constant rate."""
     vae, plain = (small_vae("hw8", limit=100, batch_size=10, num_epoches=2).homework.double() for _ in range(2))
     images = vae.train_images = vae.train_images.double()
     optimizer = torch.optim.Adam(plain.parameters())

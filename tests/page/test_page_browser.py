@@ -1,7 +1,7 @@
 """explore.html in a headless Chromium: its numbers against torch, and the page as its user has it.
 
-The browser needs the package playwright and a Chromium in the path (Debian: chromium). Without them these tests are
-skipped.
+The browser needs the package playwright and a Chromium in the path (Debian: chromium-headless-shell, which starts
+sooner, or chromium). Without them these tests are skipped.
 """
 
 import copy
@@ -30,8 +30,9 @@ from hw5_lab.page import explore, layers
 
 pytestmark = pytest.mark.slow
 
+BROWSERS = "chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 HOSTILE = "</script><img src=x onerror=window.hacked=1>&[[data]]"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")

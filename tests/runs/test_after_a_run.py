@@ -34,6 +34,26 @@ def test_load_gives_the_trained_model(name, tmp_path):
         assert torch.equal(network.state_dict()[weight].cpu(), value)
 
 
+@pytest.mark.parametrize(
+    "name, draw, figure",
+    [
+        ("hw5_vae", lambda model: model.visualize_data_space(), "data_space.png"),
+        ("hw5_gan", lambda model: model.visualize_goal(), "goal.png"),
+        ("hw5_diffusion", lambda model: model.plot_points(), "data.png"),
+    ],
+)
+@blank
+def test_a_loaded_model_draws_to_its_own_folder(name, draw, figure, tmp_path):
+    assert MODULES[name].main(small(name, tmp_path / "out")) == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    model = hw5_lab.load(tmp_path / "out")
+    assert model.folder == ROOT / "outputs" / "figures"
+    model.folder = tmp_path / "figures"
+    draw(model)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == [figure]
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "the run's figures stay"
+
+
 def test_load_of_something_else_is_a_fault(tmp_path):
     for folder in (tmp_path, ""):
         with pytest.raises(utils.Fault, match=f"^{str(folder)!r} holds no run"):

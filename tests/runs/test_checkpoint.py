@@ -1,4 +1,4 @@
-"""hw5_lab/checkpoint: what is damaged, hostile, odd, or of another run is refused by name before it is used."""
+"""hw5_lab/runs/checkpoint: what is damaged, hostile, odd, or of another run is refused by name before it is used."""
 
 import copy
 import gzip

@@ -1,4 +1,4 @@
-"""hw5_lab/folder: a folder is one run; nothing of others is touched; disks that are full, read-only or gone."""
+"""hw5_lab/runs/folder: a folder is one run; nothing of others is touched; disks that are full, read-only or gone."""
 
 import errno
 import json

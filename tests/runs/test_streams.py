@@ -1,4 +1,4 @@
-"""hw5_lab/streams: a run ends as finished, whoever listens; and Ctrl-C leaves no traceback."""
+"""hw5_lab/runs/streams: a run ends as finished, whoever listens; and Ctrl-C leaves no traceback."""
 
 import json
 import os
