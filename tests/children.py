@@ -142,7 +142,9 @@ class Python:
 
     def wait(self, seconds=120):
         self.process.join(seconds)
-        assert self.returncode is not None, "it does not end"
+        if self.returncode is None:
+            self.process.kill()
+            raise TimeoutError(f"{seconds} s were too few")
         return self.returncode
 
     def communicate(self, seconds=120):
@@ -164,13 +166,15 @@ def become(line, folder, writers, file_size):
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     os.chdir(folder)
-    module, rest = line[0] == "-m", line[1:]
-    sys.argv = rest if module else line
-    sys.path[:] = [folder if module else os.path.dirname(os.path.abspath(line[0])), *FOREIGN_PATHS]
-    if module:
+    first, *rest = line
+    sys.path[:] = [folder if first in ("-m", "-c") else os.path.dirname(os.path.abspath(first)), *FOREIGN_PATHS]
+    sys.argv = rest if first == "-m" else line
+    if first == "-m":
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        exec(rest[0], {"__name__": "__main__"})
     else:
-        runpy.run_path(line[0], run_name="__main__")
+        runpy.run_path(first, run_name="__main__")
 
 
 def run_python(line, cwd=ROOT):

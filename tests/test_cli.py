@@ -445,11 +445,15 @@ def grader(tmp_path):
 )
 def test_a_script_alone_trains_and_draws(name, line, figures, grader):
     """A line per epoch, and the homework's figures; nothing of the laboratory."""
-    done = subprocess.run(
-        [sys.executable, f"{name}.py", *line.split()], cwd=grader, text=True, capture_output=True, timeout=300
-    )
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    *lines, last = done.stdout.splitlines()
+    if name == "hw5_vae":
+        command = [sys.executable, f"{name}.py", *line.split()]
+        done = subprocess.run(command, cwd=grader, text=True, capture_output=True, timeout=300)
+        out, errors, code = done.stdout, done.stderr, done.returncode
+    else:
+        process = alone(grader, f"{name}.py {line}")
+        (out, errors), code = process.communicate(), process.returncode
+    assert code == 0 and errors == "", errors
+    *lines, last = out.splitlines()
     assert [text.split(":")[0] for text in lines] == ["epoch 1", "epoch 2"]
     assert last.endswith(f"Figures: {grader / 'outputs' / 'figures'}")
     assert bool(re.match(r"ELBO of 200 held-out images: -\d+\.\d nats", last)) == (name == "hw5_vae")

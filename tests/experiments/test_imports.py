@@ -1,8 +1,6 @@
 """Who imports whom: no circle but for the scripts' hand-over, and a run loads its own experiment only."""
 
 import ast
-import subprocess
-import sys
 
 import pytest
 from helpers import ROOT, small
@@ -149,7 +147,9 @@ FOREIGN = {
 def test_a_run_loads_no_other_homework(script, edition, code, tmp_path):
     arguments = small(script, tmp_path / "run", "--edition", edition)
     code = code.format(script=script, arguments=arguments) + TELL
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=300)
+    from children import run_python  # which Windows cannot have
+
+    result = run_python(["-c", code])
     assert result.returncode == 0, result.stderr
     loaded = set(result.stdout.split())
     assert loaded & SCRIPTS == {script}
