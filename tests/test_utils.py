@@ -142,7 +142,7 @@ def mirror(tiny_mnist, monkeypatch):
     )
     handler = lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=tiny_mnist)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
     monkeypatch.setattr(
         datasets.MNIST,

@@ -38,8 +38,8 @@ def test_load_gives_the_trained_model(name, tmp_path):
     "name, draw, figure",
     [
         ("hw5_vae", lambda model: model.visualize_data_space(), "data_space.png"),
-        ("hw5_gan", lambda model: model.visualize_goal(), "goal.png"),
-        ("hw5_diffusion", lambda model: model.plot_points(), "data.png"),
+        pytest.param("hw5_gan", lambda model: model.visualize_goal(), "goal.png", marks=pytest.mark.slow),
+        pytest.param("hw5_diffusion", lambda model: model.plot_points(), "data.png", marks=pytest.mark.slow),
     ],
 )
 @blank
