@@ -1606,7 +1606,7 @@ def test_the_page_answers_at_once(open_page):
     network = "hw5.diffusion.network(new Float64Array(600).fill(0.1), 0.1)", 500
     best = "hw5.diffusion.best(new Float64Array(600).fill(0.1), 0.1)", 500
     codes = {
-        "vae": [feed, ("unpack(hw5.page.model.decoder.ops.at(-1).weight)", 130)],
+        "wide": [feed, ("unpack(hw5.page.model.decoder.ops.at(-1).weight)", 130)],
         "vae20": [feed],
         "gan": [generate],
         "dense": [generate],
