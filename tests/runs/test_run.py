@@ -238,7 +238,8 @@ def test_weights_that_diverge_in_the_last_step_are_not_kept(tmp_path, monkeypatc
 @each
 @pytest.mark.parametrize("library", ["torch", "numpy"])
 def test_too_little_memory_is_said_in_one_line(name, library, tmp_path, monkeypatch, capsys):
-    def greedy(model, *_):
+    def greedy(run, _):
+        run.args.device = "another"  # whose memory is not the one that ends
         torch.empty(2**60, dtype=torch.uint8) if library == "torch" else np.zeros(2**60, np.uint8)  # more than any has
 
     monkeypatch.setattr(hw5_lab.runs.run.Run, "train", greedy)
