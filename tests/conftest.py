@@ -18,7 +18,7 @@ def pytest_collection_finish(session):
     gc.freeze()  # PyTorch's and the tests' own objects stay: the collector need not search them again and again
     printer = session.config.pluginmanager.get_plugin("terminalreporter")
     if printer and session.config.option.markexpr == "not slow" and len(session.items) > 500:
-        printer.write_line(f"{len(session.items):,} tests, about two minutes on two idle cores; -m '' runs all.")
+        printer.write_line(f"{len(session.items):,} tests, less than two minutes on two idle cores; -m '' runs all.")
 
 
 def pytest_unconfigure():
