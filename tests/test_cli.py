@@ -25,6 +25,7 @@ from helpers import (
     one_quickly,
     rows,
     run_script,
+    run_sooner,
     small,
     small_sample,
 )
@@ -42,13 +43,6 @@ def test_every_script_with_a_main_guard_has_an_end_to_end_run():
     assert scripts == set(FILES)
 
 
-def run_sooner(script, *args, cwd=ROOT):
-    """run_script() in a process that has imported torch."""
-    from children import run_python  # which Windows cannot have
-
-    return run_python([ROOT / script, *args], cwd)
-
-
 # ---- whole runs
 
 
@@ -56,7 +50,7 @@ def run_sooner(script, *args, cwd=ROOT):
 def test_run_from_the_shell(name, tmp_path):
     folder = tmp_path / "a" / "b"
     start = run_script if name == "hw5_vae" else run_sooner
-    done = start(f"{name}.py", *small(name, folder), cwd=tmp_path)
+    done = start(ROOT / f"{name}.py", *small(name, folder), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and done.stderr == "", "--quiet"
     assert {path.name for path in folder.iterdir() if path.name[0] != "."} == FILES[name]
@@ -445,15 +439,10 @@ def grader(tmp_path):
 )
 def test_a_script_alone_trains_and_draws(name, line, figures, grader):
     """A line per epoch, and the homework's figures; nothing of the laboratory."""
-    if name == "hw5_vae":
-        command = [sys.executable, f"{name}.py", *line.split()]
-        done = subprocess.run(command, cwd=grader, text=True, capture_output=True, timeout=300)
-        out, errors, code = done.stdout, done.stderr, done.returncode
-    else:
-        process = alone(grader, f"{name}.py {line}")
-        (out, errors), code = process.communicate(), process.returncode
-    assert code == 0 and errors == "", errors
-    *lines, last = out.splitlines()
+    start = run_script if name == "hw5_vae" else run_sooner
+    done = start(grader / f"{name}.py", *line.split(), cwd=grader)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    *lines, last = done.stdout.splitlines()
     assert [text.split(":")[0] for text in lines] == ["epoch 1", "epoch 2"]
     assert last.endswith(f"Figures: {grader / 'outputs' / 'figures'}")
     assert bool(re.match(r"ELBO of 200 held-out images: -\d+\.\d nats", last)) == (name == "hw5_vae")
@@ -642,7 +631,7 @@ def test_the_laboratory_beside_the_courses_utils_says_what_it_needs(grader):
 @pytest.mark.slow
 def test_the_benchmark_works_on_the_sample_and_says_so():
     line = ["--rounds", 0, "--vae_epochs", 1, "--gan_epochs", 1, "--data_dir", small_sample()]
-    done = run_sooner("tests/benchmark.py", *line)
+    done = run_sooner(ROOT / "tests/benchmark.py", *line)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("400 training images of ")
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ") and "loop" not in line]
@@ -672,14 +661,14 @@ def test_the_table_of_seeds_is_made_once_and_read_again(tmp_path):
     assert vae.startswith("| `python hw5_vae.py --epochs 1` |") and "Revisions: " in first.stdout
     other = run_sooner(*line[:-1], 2)
     assert other.returncode == 1 and "holds another run" in other.stderr and other.stderr.count("\n") == 1
-    unknown = run_sooner("tests/seeds.py", "vea")
+    unknown = run_sooner(ROOT / "tests/seeds.py", "vea")
     assert unknown.returncode == 2 and "no such row vea; there are vae, " in unknown.stderr
 
 
 @pytest.mark.slow
 def test_one_gan_is_measured_by_three_classifiers(tmp_path):
     assert hw5_gan.main(small("hw5_gan", tmp_path / "out")) == 0
-    done = run_sooner("tests/seeds.py", "--classifiers", tmp_path / "out")
+    done = run_sooner(ROOT / "tests/seeds.py", "--classifiers", tmp_path / "out")
     lines = done.stdout.splitlines()
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert len(lines) == 4 and f"checksum {metrics['classifier_checksum']}: " in lines[0], done.stderr

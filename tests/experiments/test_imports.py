@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from helpers import ROOT, small
+from helpers import ROOT, run_sooner, small
 
 from hw5_lab import door
 
@@ -147,9 +147,7 @@ FOREIGN = {
 def test_a_run_loads_no_other_homework(script, edition, code, tmp_path):
     arguments = small(script, tmp_path / "run", "--edition", edition)
     code = code.format(script=script, arguments=arguments) + TELL
-    from children import run_python  # which Windows cannot have
-
-    result = run_python(["-c", code])
+    result = run_sooner("-c", code)
     assert result.returncode == 0, result.stderr
     loaded = set(result.stdout.split())
     assert loaded & SCRIPTS == {script}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, one_quickly
+from helpers import ROOT, one_quickly, run_sooner
 
 from submissions.answers import ANSWERS
 from graded import POINTS, SCHEME, earned, lost, raw_of, said
@@ -52,14 +52,8 @@ def fill(text, answers):
     return "\n".join(lines)
 
 
-def run_python(folder, *line):
-    from children import run_python  # which Windows cannot have
-
-    return run_python(line, folder)
-
-
 def run(folder, name, *args):
-    return run_python(folder, f"{name}.py", *args)
+    return run_sooner(f"{name}.py", *args, cwd=folder)
 
 
 def test_what_is_handed_out(handed_out):
@@ -124,7 +118,7 @@ def test_the_self_check_skips_what_is_not_answered(handed_out):
 
 
 def check_oneself(folder):
-    return run_python(folder, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider")
+    return run_sooner("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", cwd=folder)
 
 
 def test_the_self_check_holds_no_answer_and_names_no_points():
