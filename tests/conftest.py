@@ -2,6 +2,7 @@ import gc
 import gzip
 import os
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from helpers import idx_bytes, small_sample
+
+from hw5_lab.measures.likelihood import log_likelihood_exact
 
 os.environ.pop("PYTHONPATH", None)  # pytest-xdist puts the project into it, for all processes that tests start
 
@@ -49,6 +52,13 @@ def blank_figures(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
     monkeypatch.setattr("hw5_lab.experiments.diffusion.GRID", 400)
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: Image.new("L", (1, 1), 128).save(path, "PNG"))
+
+
+@pytest.fixture
+def coarse_integral(monkeypatch):
+    """An integral over the plane of few points, where its value does not matter."""
+    coarse = partial(log_likelihood_exact, points=20)
+    monkeypatch.setattr("hw5_lab.experiments.vae.log_likelihood_exact", coarse)
 
 
 @pytest.fixture(autouse=True)

@@ -178,15 +178,6 @@ def test_unscaled_images_are_refused():
 # ---- what is measured
 
 
-@pytest.fixture
-def coarse_integral(monkeypatch):
-    """An integral of few points, where its value does not matter."""
-    monkeypatch.setattr(
-        "hw5_lab.experiments.vae.log_likelihood_exact",
-        lambda vae, images, **more: log_likelihood_exact(vae, images, points=20, **more),
-    )
-
-
 def test_measure_reports_every_number(tmp_path, coarse_integral):
     experiment = small_vae(limit=60, iwae_samples=3, hidden_units=20)
     experiment.folder = tmp_path

@@ -314,7 +314,7 @@ def shown(monkeypatch):
     "script, name",
     [(script, name) for script, edits in EDITS.items() for name in edits],
 )
-def test_an_edited_script_runs_to_its_end(script, name, monkeypatch, tmp_path, shown):
+def test_an_edited_script_runs_to_its_end(script, name, monkeypatch, tmp_path, shown, coarse_integral):
     module, edit, owner = SCRIPTS[script], EDITS[script][name], OWNERS[script]
     edited = edit if isinstance(edit, type) else type(owner, (getattr(module, owner),), edit)
     monkeypatch.setattr(module, owner, edited)

@@ -4,9 +4,13 @@ import io
 import math
 from functools import cache
 
+import pytest
 from PIL import Image
 from helpers import SAMPLE
+from torch import nn
 
+import hw5_diffusion
+import hw5_gan
 from hw5_lab import door
 from hw5_lab.measures.likelihood import log_likelihood_exact
 from hw5_lab.page import explore
@@ -29,9 +33,28 @@ def build(script, *flags):
     return door.build(script, door.parse_args(script, ["--device", "cpu", *map(str, flags)]))
 
 
+class NarrowGenerator(hw5_gan.GNet):
+    """The homework's with a quarter of its channels."""
+
+    def __init__(self, zdim):
+        super().__init__(zdim)
+        self.conv1, self.conv2 = nn.Conv2d(32, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+        self.conv3 = nn.Conv2d(2, 1, 3, padding=1)
+        self._weight_init()
+
+
+class NarrowNetwork(hw5_diffusion.DiffusionModel):
+    """The homework's with a quarter of its units."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(26, 50), nn.Linear(50, 100)
+        self.fc3, self.fc4 = nn.Linear(100, 50), nn.Linear(50, 2)
+
+
 @cache
 def make_vae(edition="cs446", latent=2, epochs=3, hidden=100):
-    """A VAE, trained for some epochs on the sample; with few hidden units its page opens sooner."""
+    """A VAE, trained for some epochs on the sample."""
     flags = "--edition", edition, "--latent_dimension", latent, "--epochs", epochs, "--data_dir", SAMPLE
     experiment = build("hw5_vae", *flags, "--hidden_units", hidden)
     list(experiment.rows(0))
@@ -43,9 +66,11 @@ def make_vae(edition="cs446", latent=2, epochs=3, hidden=100):
 
 
 @cache
-def make_gan(edition="cs446", steps=12):
-    """A GAN of the edition's size after some steps, with two earlier generators and a best one."""
-    experiment = build("hw5_gan", "--edition", edition, "--data_dir", SAMPLE)
+def make_gan(edition="cs446", steps=12, generator=NarrowGenerator):
+    """A GAN after some steps, with two earlier generators and a best one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hw5_gan.GAN, "GNet", generator)
+        experiment = build("hw5_gan", "--edition", edition, "--data_dir", SAMPLE)
     gan, record = experiment.homework, experiment.record
     record["history"] = [{}] * 3
     for epoch in (1, 2, 3):
@@ -58,33 +83,38 @@ def make_gan(edition="cs446", steps=12):
 
 
 @cache
-def make_diffusion(edition="cs446"):
-    """A score network of the edition's size after 60 steps."""
-    experiment = build("hw5_diffusion", "--edition", edition)
+def make_diffusion(edition="cs446", network=NarrowNetwork):
+    """A score network after 60 steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hw5_diffusion.ScoreMatching, "Network", network)
+        experiment = build("hw5_diffusion", "--edition", edition)
     for _ in range(60):
         experiment.homework.step()
     return Made(experiment)
 
 
-MODELS = {
+MODELS = {  # pages of narrow networks open sooner; the wide ones are the homework's
     "vae": make_vae,
-    "wide": lambda: make_vae(hidden=500),  # as the homework's
+    "wide vae": lambda: make_vae(hidden=500),
     "line": lambda: make_vae("cs446", 1, 1),
     "vae20": lambda: make_vae("uva", 20, 1),
     "halved": lambda: make_vae("ese546", 8, 3),
     "gray": lambda: make_vae("hw8", 20, 1),
     "deviation": lambda: make_vae("uva", 2, 1),
     "gan": make_gan,
+    "wide gan": lambda: make_gan(generator=hw5_gan.GNet),
     "dense": lambda: make_gan("uva"),
     "diffusion": make_diffusion,
+    "wide diffusion": lambda: make_diffusion(network=hw5_diffusion.DiffusionModel),
     "s24": lambda: make_diffusion("s24"),
 }
-KINDS = {"dense": "gan", "gan": "gan", "s24": "diffusion", "diffusion": "diffusion"}  # of all others: "vae"
+KINDS = {"dense": "gan", "s24": "diffusion"}  # of all others it is their name's last word, or "vae"
 LARGEST = {"vae": 3e6, "gan": 3.5e6, "diffusion": 0.8e6}  # bytes of a page
 
 
 def kind_of(name):
-    return KINDS.get(name, "vae")
+    word = name.split()[-1]
+    return KINDS.get(word, word if word in LARGEST else "vae")
 
 
 @cache

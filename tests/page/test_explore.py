@@ -21,7 +21,7 @@ from hw5_lab.page import explore
 from hw5_lab.page.describe import MOST, describe_gan, describe_vae
 from hw5_lab.page.layers import restored, run
 from hw5_lab.runs.folder import FIGURE
-from helpers import MODULES, ROOT, each, small
+from helpers import MODULES, ROOT, blank, each, small
 
 KEPT = {"command": "python hw5.py", "seed": 0, "data": "10,000 images of MNIST"}
 
@@ -53,6 +53,7 @@ def test_a_page_tells_neither_folders_nor_times():
 
 
 @pytest.mark.slow
+@blank
 @each
 def test_a_run_leaves_a_page_and_evaluate_the_same(name, tmp_path):
     main, line = MODULES[name].main, small(name, tmp_path / "run", "--epochs", 1)
@@ -356,7 +357,7 @@ def test_main_numbers_have_readable_names_and_others_are_left_out():
     assert "look real" not in page_of("gan"), "noise can have a high precision"
 
 
-@pytest.mark.parametrize("name", ["vae", "gan", "diffusion"])
+@pytest.mark.parametrize("name", ["wide vae", "wide gan", "wide diffusion"])
 def test_a_page_is_written_in_a_moment(name, tmp_path):
     """A loose bound in s, for a machine under load. At rest it is less than one second."""
     model = MODELS[name]()

@@ -1,14 +1,13 @@
 """After a run: its model from Python, the list of runs, a changed script, notebooks, and folders of others."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from helpers import MODULES, ROOT, blank, one_quickly, rows, small
+from helpers import MODULES, ROOT, blank, one_quickly, rows, run_sooner, small
 
 import hw5_lab.__main__
 import hw5_utils as utils
@@ -235,9 +234,7 @@ def test_a_folder_of_somebody_else_named_hw5_lab_is_left_alone(tmp_path):
     shutil.copytree(ROOT / "data" / "sample", tmp_path / "data")
     (tmp_path / "hw5_lab").mkdir()
     (tmp_path / "hw5_lab" / "notes.py").write_text("")
-    line = [sys.executable, "hw5_vae.py", "--epochs", "1", "--hidden_units", "5"]
-    elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it may name the real one
-    done = subprocess.run(line, cwd=tmp_path, env=elsewhere, text=True, capture_output=True, timeout=300)
+    done = run_sooner("hw5_vae.py", "--epochs", 1, "--hidden_units", 5, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith("epoch 1: "), done.stderr
 
 
