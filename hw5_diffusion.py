@@ -7,7 +7,8 @@ follows it from pure noise to the data, level by level. Training takes 6,000 ste
 learning rate decays to 0 along a cosine.
 
 Each answer begins with the number of its question in the homework's later edition: search for "4(b)". The folder
-hw5_lab/, where it lies beside this file, adds resuming, measurements, another edition.
+hw5_lab/, where it lies beside this file, adds resuming, measurements, another edition. Without it the figures go to
+outputs/figures/.
 """
 
 import argparse
@@ -99,7 +100,7 @@ def ink(word):
 
 
 def generate_noise_levels(begin, end, levels):
-    """Geometric sequence [levels] of standard deviations from begin to end, both included."""
+    """4(b). Geometric sequence [levels] of standard deviations from begin to end, both included."""
     return begin * (end / begin) ** (torch.arange(levels) / max(levels - 1, 1))
 
 
@@ -122,13 +123,13 @@ def weighted_error(score, target, sigma):
 def compute_denoising_loss(scorenet, training_data, sigmas, generator=None):
     """4(b). Denoising score matching, to be minimised: mean of sigma^2/2 |s(x~,sigma) + (x~-x)/sigma^2|^2, a scalar.
 
-    x~ = x + sigma noise; training_data x [N,2], sigmas [L]; one sigma, drawn uniformly, and one noise for each point.
-    The score of the perturbed data reaches the minimum, which is above 0 (Vincent 2011; Song and Ermon 2019).
-    ValueError for no data.
+    x~ = x + sigma noise; training_data x [N,2], sigmas [L] > 0; one sigma, drawn uniformly, and one noise for each
+    point. The score of the perturbed data reaches the minimum, which is above 0 (Vincent 2011; Song and Ermon 2019).
+    ValueError for no data, which have no mean loss, and for another shape.
     """
     x = torch.as_tensor(training_data, dtype=torch.float32)
-    if not len(x):
-        raise ValueError("training_data is empty: an empty batch has no mean loss; give at least one point")
+    if not len(x) or x.dim() != 2:
+        raise ValueError(f"training_data has shape {list(x.shape)}; expected [N,2] with at least one point")
     noisy, sigma = perturb(x, torch.as_tensor(sigmas, dtype=x.dtype, device=x.device), generator)
     return weighted_error(scorenet(noisy, sigma), (x - noisy) / sigma**2, sigma).mean()
 
@@ -138,8 +139,8 @@ def langevin_dynamics(scorenet, x, sigmas, iterations, eps, generator=None):
     """4(c). Annealed Langevin dynamics from x [n,2]; yields x after each step, `iterations` for each level of sigmas.
 
     A step is x + alpha s(x,sigma) + sqrt(2 alpha) noise with alpha = eps sigma^2 / sigma_L^2 (Song and Ermon 2019,
-    whose alpha is twice ours). It is stable for eps < 2 sigma_L^2. The variance of samples comes out larger by the
-    factor 1 / (1 - eps / (2 sigma_L^2)).
+    whose alpha is twice ours). It is stable for eps < 2 sigma_L^2. Around a single point the variance of samples comes
+    out larger by the factor 1 / (1 - eps / (2 sigma_L^2)); around wider data by less.
     """
     for sigma in sigmas:
         alpha = float(eps * (sigma / sigmas[-1]) ** 2)
@@ -164,7 +165,10 @@ def denoise(scorenet, x, sigma):
 
 
 class DiffusionModel(nn.Module):
-    """Score [N,2] at x [N,2]. Only the division by sigma tells the levels apart: the directions are the same at all."""
+    """4(b). Score [N,2] at x [N,2].
+
+    Only the division by sigma tells the levels apart: the directions are the same at all.
+    """
 
     def __init__(self):
         super().__init__()
@@ -216,7 +220,7 @@ class ScoreMatching:
         return [torch.optim.Adam(self.network.parameters(), lr=self.args.lr)]
 
     def fresh_rng(self, offset=0):
-        """Random numbers for looking at the model: the same at every look, and training draws none of them."""
+        """Random numbers for looking at the model: the same at every look. Training has a generator of its own."""
         return torch.Generator(self.device).manual_seed(self.args.seed + offset)
 
     def draw_data(self, count, offset):
@@ -279,9 +283,10 @@ class ScoreMatching:
         """The score [N,2] at x [N,2] that samples and figures follow, in evaluation mode; the mode is restored."""
         training = self.sampler.training
         self.sampler.eval()
-        score = self.sampler(x, sigma)
-        self.sampler.train(training)
-        return score
+        try:
+            return self.sampler(x, sigma)
+        finally:
+            self.sampler.train(training)
 
     def initial_random_samples(self, count=None, generator=None):
         """Where sampling starts, [count,2]: randn / 3 + 0.5."""

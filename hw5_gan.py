@@ -8,6 +8,7 @@ Expect recognisable digits after 20 to 30 epochs, at about 12 s an epoch on two 
 
 Each answer begins with the number of its question: search for "4(d)". The folder hw5_lab/, where it lies beside this
 file, adds what the homework does not ask for: faster layers, resuming, measurements, other editions of the homework.
+Without it the samples go to outputs/figures/.
 """
 
 import argparse
@@ -146,7 +147,6 @@ class GAN:
 
     def __init__(self, zdim=64, seed=DEFAULTS["seed"], dev="cpu"):
         torch.manual_seed(seed)
-        self.seed = seed
         self._dev = torch.device(dev)
         self._zdim = zdim
         self.disc = self.DNet().to(self._dev)
@@ -156,14 +156,18 @@ class GAN:
         self.fixed_z = self.draw_z(self.grid_side**2, torch.Generator().manual_seed(seed))  # the same for all grids
         self.set_up()
 
-    def set_up(self, iter_d=1, iter_g=1, n_epochs=100, batch_size=256, lr=0.0002):
-        """The settings of training, which train() explains, and both optimizers."""
-        self.iter_d, self.iter_g = iter_d, iter_g
-        self.n_epochs = n_epochs
-        self.batch_size = batch_size
-        self.lr = lr
-        self.optim_d = torch.optim.Adam(self.disc.parameters(), lr=lr, betas=self.betas)
-        self.optim_g = torch.optim.Adam(self.gen.parameters(), lr=lr, betas=self.betas)
+    def set_up(self, iter_d=None, iter_g=None, n_epochs=None, batch_size=None, lr=None):
+        """The settings of training, which train() explains, and both optimizers. None stands for that of `defaults`.
+
+        ValueError unless both networks are updated.
+        """
+        given = {"iter_d": iter_d, "iter_g": iter_g, "n_epochs": n_epochs, "batch_size": batch_size, "lr": lr}
+        for name, value in given.items():
+            setattr(self, name, self.defaults[name] if value is None else value)
+        if min(self.iter_d, self.iter_g) < 1:
+            raise ValueError(f"iter_d {self.iter_d}, iter_g {self.iter_g}: each network needs an update; use 1 or more")
+        self.optim_d = torch.optim.Adam(self.disc.parameters(), lr=self.lr, betas=self.betas)
+        self.optim_g = torch.optim.Adam(self.gen.parameters(), lr=self.lr, betas=self.betas)
 
     def draw_z(self, count, generator):
         """z [count,zdim] on this device, from a generator on this device or the CPU."""
@@ -181,7 +185,7 @@ class GAN:
     def _get_loss_d(self, batch_size, batch_data, z):
         """4(d). The discriminator's loss, a scalar, for real images batch_data [B,1,28,28] and noise z [B,zdim].
 
-        No gradient reaches G.
+        No gradient reaches G. batch_size is the course's argument: the data tell their number themselves.
         """
         with torch.no_grad():  # for D, the fake images are data
             fake = self.gen(z)
@@ -262,7 +266,7 @@ class GAN:
         """4(f). Train with Adam on all images, shuffled, in minibatches, a line per epoch.
 
         Each minibatch makes iter_d updates of D, then iter_g of G, all with the same z. Writes a grid of training
-        images and, every 10 epochs and at the end, a grid of samples from the same noise.
+        images, and grids of samples from the same noise after sample_epochs.
         """
         self.set_up(iter_d, iter_g, n_epochs, batch_size, lr)
         self.draw_epoch(0)
@@ -276,7 +280,10 @@ class GAN:
 
     @property
     def sample_epochs(self):
-        """4(f). The epochs after which a grid of samples is drawn. draw_epoch() knows what is drawn of 1 or 2."""
+        """4(f). The epochs after which a grid of samples is drawn: every tenth and the last.
+
+        4(f) asks for three grids: up to 20 epochs they come after each third. Of 1 or 2, see draw_epoch().
+        """
         if self.n_epochs <= 20:
             return {max(1, round(self.n_epochs * third / 3)) for third in (1, 2, 3)}
         return {*range(10, self.n_epochs, 10), self.n_epochs}
@@ -294,12 +301,13 @@ class GAN:
     @torch.no_grad()
     def generate(self, z, gen=None):
         """Images [B,1,28,28] that G, or another generator, makes of z, in evaluation mode; the mode is restored."""
-        gen = gen or self.sampler
+        gen = self.sampler if gen is None else gen
         training = gen.training
         gen.eval()
-        images = torch.cat([gen(part) for part in z.split(1000)])
-        gen.train(training)
-        return images
+        try:
+            return torch.cat([gen(part) for part in z.split(1000)])
+        finally:
+            gen.train(training)
 
     def visualize_goal(self):
         """A grid of training images, goal.png: what the samples should look like. Returns the grid, in [0,1]."""

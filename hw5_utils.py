@@ -4,7 +4,6 @@ The results are the same as the course's. A grader may place the course's smalle
 """
 
 import gzip
-import hashlib
 import io
 import math
 import os
@@ -199,6 +198,9 @@ def find_mnist(data_dir=None):
     """
     default = HERE / "data"
     folder = Path(data_dir or default)
+    if folder.resolve() == default.resolve():
+        with suppress(OSError):
+            default.mkdir(exist_ok=True)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
         raise Fault(f"{folder}: {what}; expected a folder with the four MNIST files")
@@ -253,16 +255,6 @@ def mnist(data_dir=None):
         if low == high:
             raise Fault(f"{found[path]}: every pixel is {low}, so there is nothing to learn; replace the file")
     return (*splits[0], *splits[1])
-
-
-def name_of_data(data_dir=None):
-    """What the files are: "MNIST", "the digits of data/sample", or "the images of" their folder. Told by a checksum."""
-    folder, found = find_mnist(data_dir)
-    content = hashlib.sha256()
-    for name in (TRAIN[1], *TEST):
-        content.update(read_idx(found[name]).tobytes())
-    known = {"e870d7a74cf7ddea": "MNIST", "8047bb315915be29": "the digits of data/sample"}
-    return known.get(content.hexdigest()[:16], f"the images of {folder}")
 
 
 def load_mnist(data_dir=None, size=10_000):

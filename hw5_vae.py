@@ -8,7 +8,8 @@ are shuffled in every epoch, and the learning rate decays to 0 along a cosine.
 Expect a held-out ELBO near -153 nats per image after 200 epochs, in about two minutes on two cores.
 
 Each answer begins with the number of its question: search for "2(b)ii". The folder hw5_lab/, where it lies beside this
-file, adds what the homework does not ask for: resuming, measurements, other courses' editions.
+file, adds what the homework does not ask for: resuming, measurements, other courses' editions. Without it the figures
+go to outputs/figures/.
 """
 
 import argparse
@@ -20,13 +21,12 @@ import os
 import pickle
 import signal
 import sys
+import zipfile
 from functools import cached_property
 from pathlib import Path
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C while PyTorch loads ends without a traceback
-
-import zipfile
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,7 @@ def logpdf_diagonal_gaussian(z, mu, sigma_square):
     """2(b)i. log N(z; mu, diag(sigma_square)) in nats, [B].
 
     z [B,D]; mu and the variance sigma_square are [B,D], or [D] for all rows alike; the variance may be a number.
+    The variance must be positive: the result is NaN or infinite where it is not.
     """
     sigma_square = as_tensor(sigma_square, like=z)
     squared_distance = (z - mu) ** 2 / sigma_square
@@ -133,9 +134,10 @@ def as_tensor(value, like):
 def check_unit(name, values):
     """ValueError unless all values are in [0,1]: images of 0..255 would train without a complaint, to nonsense.
 
-    Within torch.compile and torch.vmap, which see no values, nothing is checked.
+    Within torch.compile and the transforms of torch.func, such as vmap, which see no values, nothing is checked.
     """
-    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(values):
+    values = torch.as_tensor(values)
+    if torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(values):
         return
     if not ((values >= 0) & (values <= 1)).all():  # in these words NaN is refused as well
         low, high = values.min().item(), values.max().item()
@@ -177,6 +179,7 @@ class Decoder(nn.Module):
         return self.fc2(torch.tanh(self.fc1(z)))
 
     def forward(self, z):
+        """What figures and measures take. Training takes logits(): see elbo_terms."""
         return torch.sigmoid(self.logits(z))
 
 
@@ -233,7 +236,7 @@ class VAE(nn.Module):
         self.noise_rng = self.fresh_rng()
 
     def fresh_rng(self):
-        """Random numbers for looking at the model: the same at every look, and training draws none of them."""
+        """Random numbers for looking at the model: the same at every look. Training has a generator of its own."""
         return torch.Generator(self.device).manual_seed(self.args.seed)
 
     def read_data(self, **where):
@@ -358,7 +361,7 @@ class VAE(nn.Module):
                 raise ValueError(f"{path or '--e_path or --d_path'}: no such file; --resume_training reads both files")
             try:
                 network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            except (RuntimeError, TypeError, pickle.UnpicklingError):
+            except (RuntimeError, TypeError, KeyError, AttributeError, EOFError, OSError, pickle.UnpicklingError):
                 name = type(network).__name__
                 raise ValueError(
                     f"{path}: holds no weights of this {name}; use those of a run with the same sizes"
@@ -425,10 +428,10 @@ class VAE(nn.Module):
         # Encode each pair and take the means
         mua, mub = (self.encoder(self.train_images[ends])[0] for ends in pairs.T)
         # Interpolate between the means
-        z = torch.stack([interpolate_mu(mua, mub, step / 10) for step in range(11)])  # [11,3,latent]
+        alphas = [step / 10 for step in range(11)]
+        z = torch.stack([interpolate_mu(mua, mub, alpha) for alpha in alphas])  # [11,3,latent]
         # Plot p(x|z) along the interpolation
         grid = tile(self.decoder(z.flatten(0, 1)), 3, 11)  # [33,data], column by column
-        alphas = [step / 10 for step in range(11)]
         figure = draw_grid(
             grid,
             "p(x|z) between the means of two classes, by alpha",
@@ -442,7 +445,7 @@ class VAE(nn.Module):
     def pairs_of_different_classes(self, count):
         """2(e)iii. Indices [count,2] of training images, all different, of different classes within a pair.
 
-        Of too few images some stand twice. Where all are of one class, so are the pairs.
+        Of too few images some stand twice. Where no image of another class is left, a pair is of one class.
         """
         digits = self.train_labels.argmax(1).tolist()
         order = torch.randperm(len(digits), generator=torch.Generator().manual_seed(self.args.seed)).tolist()

@@ -157,11 +157,20 @@ def test_loss_of_known_scores():
 
 
 def test_no_points_have_no_loss():
-    with pytest.raises(ValueError, match="training_data is empty"):
+    with pytest.raises(ValueError, match=r"training_data has shape \[2\]; expected \[N,2\]"):
+        hw5_diffusion.compute_denoising_loss(lambda x, sigma: x, torch.zeros(2), [0.2])
+    with pytest.raises(ValueError, match=r"expected \[N,2\] with at least one point"):
         hw5_diffusion.compute_denoising_loss(lambda x, sigma: x, torch.zeros(0, 2), [0.2])
     none, sigma = hw5_diffusion.perturb(torch.zeros(0, 2), torch.tensor([0.2]))
     assert none.shape == (0, 2) and sigma.shape == (0, 1) and DiffusionModel()(none, sigma).shape == (0, 2)
     assert hw5_diffusion.weighted_error(none, none, sigma).shape == (0,)
+
+
+def test_the_mode_is_restored_after_an_error_too():
+    model = ScoreMatching(argparse.Namespace())
+    with pytest.raises(IndexError):
+        model.score(torch.zeros(2), 0.1)
+    assert model.network.training
 
 
 def test_sigma_is_drawn_uniformly_for_each_point():

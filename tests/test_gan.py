@@ -218,6 +218,19 @@ def test_too_large_a_batch_is_refused(tmp_path):
         small_gan(tmp_path).train(batch_size=97)
 
 
+@pytest.mark.parametrize("settings", [{"iter_d": 0}, {"iter_g": 0}])
+def test_each_network_needs_an_update(tmp_path, settings):
+    with pytest.raises(ValueError, match="each network needs an update; use 1 or more"):
+        small_gan(tmp_path).train(**settings)
+
+
+def test_the_mode_is_restored_after_an_error_too():
+    gan = small_gan()
+    with pytest.raises(RuntimeError):
+        gan.generate(torch.zeros(2, 3))
+    assert gan.gen.training
+
+
 def test_building_reads_no_data(monkeypatch):
     images = np.full((3, 28, 28), 7, np.uint8)
     monkeypatch.setattr(hw5_gan.utils, "mnist", lambda: (images, None, None, None))

@@ -16,6 +16,7 @@ import torch
 from helpers import ROOT, SAMPLE, idx_bytes
 
 import hw5_utils as utils
+from hw5_lab.experiments.experiment import name_of_data
 
 spec = importlib.util.spec_from_file_location("course_utils", ROOT / "tests" / "course" / "hw5_utils.py")
 course = importlib.util.module_from_spec(spec)
@@ -164,6 +165,13 @@ def default_folder(tmp_path, monkeypatch):
     return folder
 
 
+def test_a_missing_default_folder_is_made(mirror, default_folder):
+    """Who copies the scripts alone has no data/."""
+    default_folder.rmdir()
+    assert len(utils.mnist()[0]) == len(utils.mnist(mirror)[0])
+    assert (default_folder / "MNIST" / "raw").is_dir()
+
+
 def test_download(mirror, default_folder):
     for array, other in zip(utils.mnist(), utils.mnist(mirror)):
         np.testing.assert_array_equal(array, other)
@@ -226,7 +234,7 @@ def test_without_network_the_sample_is_taken_and_the_reason_said_once(error, def
         raise error
 
     monkeypatch.setattr(utils, "download_mnist", offline)
-    assert len(utils.mnist()[0]) == 4000 and utils.name_of_data() == "the digits of data/sample"
+    assert len(utils.mnist()[0]) == 4000 and name_of_data() == "the digits of data/sample"
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"Downloading MNIST to {default_folder}, 12 MB; ")
     assert f"({error})" in second and "using the 5,000 digits of data/sample" in second
@@ -281,10 +289,10 @@ def test_other_spellings_are_read(spell, tiny_mnist, tmp_path):
 
 
 def test_data_are_named_by_their_content(tiny_mnist, tmp_path):
-    assert utils.name_of_data(SAMPLE) == "the digits of data/sample"
+    assert name_of_data(SAMPLE) == "the digits of data/sample"
     copy = shutil.copytree(SAMPLE, tmp_path / "copy")
-    assert utils.name_of_data(copy) == "the digits of data/sample", "wherever they lie"
-    assert utils.name_of_data(tiny_mnist) == f"the images of {tiny_mnist}"
+    assert name_of_data(copy) == "the digits of data/sample", "wherever they lie"
+    assert name_of_data(tiny_mnist) == f"the images of {tiny_mnist}"
 
 
 def test_course_download(mirror, tmp_path, monkeypatch):

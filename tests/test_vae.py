@@ -384,9 +384,15 @@ def test_weights_of_other_networks_are_refused(tmp_path):
     paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
     small_vae(**paths).save_weights()
     torch.save([1], tmp_path / "list.pt")
+    torch.save({1: torch.ones(2)}, tmp_path / "numbers.pt")
     (tmp_path / "text.pt").write_text("no weights")
+    (tmp_path / "hello.pt").write_text("hello world")
+    (tmp_path / "empty.pt").touch()
+    whole = (tmp_path / "e.pt").read_bytes()
+    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
     swapped = {"e_path": paths["d_path"], "d_path": paths["e_path"]}
-    other = [{**paths, "e_path": str(tmp_path / name)} for name in ("list.pt", "text.pt")]
+    names = "list.pt", "numbers.pt", "text.pt", "hello.pt", "empty.pt", "half.pt"
+    other = [{**paths, "e_path": str(tmp_path / name)} for name in names]
     for given in ({**paths, "hidden_units": 7}, swapped, *other):
         with pytest.raises(
             ValueError, match="holds no weights of this Encoder; use those of a run with the same sizes"
@@ -550,6 +556,20 @@ def test_densities_work_in_transforms_of_pytorch(transform):
     torch.testing.assert_close(transform(hw5_vae.logpdf_bernoulli)(x, p), hw5_vae.logpdf_bernoulli(x, p))
     gaussian = hw5_vae.logpdf_diagonal_gaussian
     torch.testing.assert_close(transform(gaussian)(x, p, p + 1), gaussian(x, p, p + 1))
+
+
+def test_gradients_of_single_images_by_vmap():
+    x, p = (torch.rand(4, 5) > 0.5).float(), torch.rand(4, 5)
+    found = torch.func.vmap(torch.func.grad(hw5_vae.logpdf_bernoulli, argnums=1))(x, p)
+    torch.testing.assert_close(found, x / p - (1 - x) / (1 - p))
+
+
+def test_a_probability_may_be_a_number():
+    x = torch.tensor([[1.0, 0, 0], [1, 1, 1]])
+    expected = torch.tensor([math.log(0.2) + 2 * math.log(0.8), 3 * math.log(0.2)])
+    torch.testing.assert_close(hw5_vae.logpdf_bernoulli(x, 0.2), expected)
+    with pytest.raises(ValueError, match="p has values from 1.5 to 1.5"):
+        hw5_vae.logpdf_bernoulli(x, 1.5)
 
 
 def test_probabilities_outside_their_range_are_refused():

@@ -16,8 +16,7 @@ class VAE(hw5_vae.VAE):
 
     defaults = {**hw5_vae.DEFAULTS, "num_epoches": 100, "train_size": 50_000}
     pixels = "drawn"
-    prepare = AnalyticVAE.prepare
-    read_gray = AnalyticVAE.read_data
+    prepare, read_all, read_gray = AnalyticVAE.prepare, AnalyticVAE.read_all, AnalyticVAE.read_data
 
     def read_data(self, data_dir=None, size=None):
         """{"train" and "test": (images [N,784], one-hot labels [N,10])}: gray to train, of 0 and 1 to test."""

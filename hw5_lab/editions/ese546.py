@@ -84,7 +84,7 @@ class VAE(AnalyticVAE):
 
     def read_data(self, data_dir=None, size=None):
         """As the others' read_data(), with the first size/10 images of each digit to train."""
-        splits = super().read_data(data_dir)
+        splits = self.read_all(data_dir)
         size = size or self.args.train_size
         return {**splits, "train": first_of_each_digit(*splits["train"], max(1, size // 10))}
 

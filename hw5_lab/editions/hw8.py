@@ -10,7 +10,7 @@ from hw5_vae import draw_grid, elbo_terms, evaluating, sample_diagonal_gaussian,
 
 def reparameterize(mu, logvar):
     """1(g). z ~ N(mu, diag(exp(logvar))) of mu's shape, with noise of its own for every element, on mu's device."""
-    return sample_diagonal_gaussian(mu, torch.exp(logvar))
+    return mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
 
 
 def kl_divergence(mu, sigma_square):
@@ -62,15 +62,20 @@ class AnalyticVAE(hw5_vae.VAE):
         """uint8 images [N,28,28] -> float [N,784] in [0,1], as they are."""
         return (images.float() / 255).flatten(1)
 
-    def read_data(self, data_dir=None, size=None):
-        """{"train" and "test": (images as prepare() makes them, one-hot labels [N,10])}; the first `size` to train."""
+    def read_all(self, data_dir=None):
+        """{"train" and "test": (images as prepare() makes them, one-hot labels [N,10])}."""
         arrays = [torch.as_tensor(array) for array in utils.mnist(data_dir)]
         train_images, train_labels, test_images, test_labels = arrays
         one_hot = lambda digits: nn.functional.one_hot(digits.long(), 10)
         return {
-            "train": (self.prepare(train_images)[:size], one_hot(train_labels)[:size]),
+            "train": (self.prepare(train_images), one_hot(train_labels)),
             "test": (self.prepare(test_images), one_hot(test_labels)),
         }
+
+    def read_data(self, data_dir=None, size=None):
+        """What read_all() reads, with the first `size` images to train, by default train_size."""
+        splits = self.read_all(data_dir)
+        return {**splits, "train": tuple(part[: size or self.args.train_size] for part in splits["train"])}
 
     @evaluating
     def visualize_samples(self, epoch):

@@ -16,8 +16,12 @@ from hw5_diffusion import compute_denoising_loss as compute_denoising_loss  # fo
 
 
 def langevin_dynamics_sample(scorenet, n_samples, sigmas, iterations=100, eps=2e-5, return_traj=False, generator=None):
-    """Samples [n,2] by annealed Langevin dynamics from N(0, I); with return_traj all steps [n, L*iterations, 2]."""
-    device = next((parameter.device for parameter in scorenet.parameters()), "cpu")
+    """Samples [n,2] by annealed Langevin dynamics from N(0, I); with return_traj all steps [n, L*iterations, 2].
+
+    scorenet is a network, or any function of x and sigma.
+    """
+    parameters = scorenet.parameters() if isinstance(scorenet, nn.Module) else ()
+    device = next((parameter.device for parameter in parameters), "cpu")
     x = torch.randn(n_samples, 2, generator=generator, device=device)
     steps = []
     for x in langevin_dynamics(scorenet, x, sigmas, iterations, eps, generator):

@@ -37,18 +37,18 @@ class VAE(AnalyticVAE):
     Encoder, Decoder = Encoder, Decoder
 
     def prepare(self, images):
-        """Binary pixels, the same for every seed of a run."""
+        """Binary pixels, the same for every seed of a run. Training and test images get the same coins."""
         return torch.bernoulli(super().prepare(images), generator=torch.Generator().manual_seed(0))
 
     def read_data(self, data_dir=None, size=None):
         """As the others' read_data(); "validation" holds the last sixth of the training images."""
-        splits = super().read_data(data_dir)
+        splits = self.read_all(data_dir)
         train = splits["train"]
         kept = len(train[0]) - len(train[0]) // 6  # 50,000 of MNIST's 60,000
         if kept == len(train[0]):
-            raise ValueError(f"{data_dir}: {kept} training images leave none for validation; edition uva needs 6")
+            raise ValueError(f"{kept} training images leave none for validation; edition uva needs 6")
         return {
-            "train": tuple(part[:kept][:size] for part in train),
+            "train": tuple(part[:kept][: size or self.args.train_size] for part in train),
             "validation": tuple(part[kept:] for part in train),
             "test": splits["test"],
         }

@@ -1,6 +1,7 @@
 """What all editions have in common, beside each other: sizes, bounds, data, rates, figures, flags, and no laboratory."""
 
 import argparse
+import inspect
 import ast
 import math
 
@@ -120,6 +121,13 @@ def test_images_of_every_edition(capsys):
             assert (labels.sum(1) == 1).all()
 
 
+@pytest.mark.parametrize("name", ["uva", "ese546", "hw8", "dynamic"])
+def test_train_size_holds_without_the_laboratory_too(name):
+    splits = vae_class(name)(argparse.Namespace(train_size=50)).read_data(SAMPLE)
+    assert [len(part) for part in splits["train"]] == [50, 50] and len(splits["test"][0]) == 1000
+    assert name != "uva" or len(splits["validation"][0]) == 666
+
+
 @editions
 def test_the_first_images_are_the_same_in_every_edition(name):
     """Labels tell: they are those of the files, in their order; for validation the last sixth is put aside."""
@@ -210,6 +218,10 @@ def test_a_homework_alone_has_the_settings_of_its_edition(script, names):
         homework, args = door.homework_class(script, name), vars(settings_of(script, name))
         if script == "hw5_gan":
             assert {setting: args[setting] for setting in homework.defaults} == homework.defaults
+            gan, trained = homework(), inspect.signature(homework.train).parameters
+            in_training = {name: parameter.default for name, parameter in trained.items() if name != "self"}
+            assert {name: args[name] for name in in_training} == in_training
+            assert {name: getattr(gan, name) for name in in_training} == in_training and gan._zdim == args["zdim"]
         else:
             alone = vars(homework(argparse.Namespace()).args)
             assert {setting: args[setting] for setting in alone} == alone

@@ -23,6 +23,18 @@ def test_reparameterize_takes_a_log_variance():
     assert torch.corrcoef(z.T)[0, 1].abs() < 0.02, "independent noise for every element"
 
 
+@pytest.mark.parametrize("logvar", [-120.0, 0.0, 100.0])
+def test_reparameterize_is_finite_where_the_variance_is_not(logvar):
+    """The standard deviation exp(logvar / 2) is a float32 number also where exp(logvar) is 0 or infinite."""
+    logvar = torch.full((3,), logvar, requires_grad=True)
+    torch.manual_seed(1)
+    z = hw8.reparameterize(torch.zeros(3), logvar)
+    torch.manual_seed(1)
+    torch.testing.assert_close(z.double(), (logvar.double() / 2).exp() * torch.randn(3), rtol=1e-5, atol=0)
+    (gradient,) = torch.autograd.grad(z.sum(), logvar)
+    torch.testing.assert_close(gradient, z.detach() / 2)
+
+
 def test_kl_divergence_against_torch():
     mu, variance = torch.randn(6, 4), torch.rand(6, 4) + 0.1
     expected = D.kl_divergence(D.Normal(mu, variance.sqrt()), D.Normal(torch.zeros(4), torch.ones(4))).sum(1)

@@ -46,7 +46,7 @@ def test_trajectories_hold_every_step_once():
 def test_samples_of_one_data_point():
     """Langevin steps of size alpha on N(m, sigma^2) have the variance sigma^2 / (1 - alpha / (2 sigma^2)), exactly."""
     centre, sigmas = torch.tensor([[0.3, -0.2]]), hw5_diffusion.generate_noise_levels(0.3, 0.01, 10)
-    samples = s24.langevin_dynamics_sample(Optimal(centre), 8_000, sigmas, iterations=30)
+    samples = s24.langevin_dynamics_sample(lambda x, sigma: (centre - x) / sigma**2, 8_000, sigmas, iterations=30)
     assert samples.shape == (8_000, 2)
     torch.testing.assert_close(samples.mean(0), centre[0], atol=5e-4, rtol=0)
     torch.testing.assert_close(samples.var(0), torch.full((2,), 0.01**2 / 0.9), rtol=0.05, atol=0)
