@@ -187,8 +187,11 @@ def fill(folder):
     for file in (ROOT / "hw5_utils.py", ROOT / "requirements.txt", HANDOUT / "test_hw5.py"):
         shutil.copyfile(file, folder / file.name)
     shutil.copytree(ROOT / "data" / "sample", folder / "data" / "sample")
-    asked = [(number, question["title"]) for file in SCRIPTS for number, question in QUESTIONS[file].items()]
-    rows = [f"| {number} | {title} |" for number, title in asked]
+    rows = [
+        f"| {number}{', diffusion' * (file == 'hw5_diffusion.py')} | {question['title']} |"
+        for file in SCRIPTS
+        for number, question in QUESTIONS[file].items()
+    ]
     readme = (HANDOUT / "README.md").read_text()
     (folder / "README.md").write_text(readme.replace("{questions}", "\n".join(rows)))
 
