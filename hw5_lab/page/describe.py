@@ -133,7 +133,7 @@ def grid_of(decoder, latent, reach):
         body = {**decoder, "ops": decoder["ops"][:-1], "outputs": last["of"]}
     units = run(body, z)[0].numel()
     most = min(STORED / units, COMPUTED / max(1, products(body, z))) ** (1 / latent)
-    points = min(GRID[latent], 2 * int(most / 2))
+    points = max(8, min(GRID[latent], 2 * int(most / 2)))
     line = torch.linspace(-reach, reach, points)
     z = torch.cartesian_prod(*[line] * latent).view(-1, latent)
     sums = [F.softplus(run(decoder, part)[0]).sum(1) for part in z.split(2048)]

@@ -72,7 +72,10 @@ function samplingPanel(diffusion, model, stage) {
     arrows = stage.lattice(24);
   const most = Math.min(model.steps, 500),
     sizes = [10, 30, most].filter((size, i) => i === 2 || size < most);
-  const [seed, count, perLevel, factor, noise] = viewed("run", 5) ?? [1, 240, sizes.at(-2) ?? sizes[0], 1, 1];
+  let [seed, count, perLevel, factor, noise] = viewed("run", 5) ?? [1, 240, sizes.at(-2) ?? sizes[0], 1, 1];
+  count = clamp(Math.floor(count), 0, 2000); // an address may say anything
+  perLevel = clamp(Math.floor(perLevel), 1, most);
+  factor = factor > 0 ? factor : 1;
   const source = view.get("score") === "best" ? "best" : "network";
   const chain = samplingChain(diffusion, model, { source, count, seed, perLevel, factor, noise: noise > 0 });
   let at = 0,
@@ -148,7 +151,7 @@ function samplingPanel(diffusion, model, stage) {
   /** Goes to a step, computing what is not there yet without stopping the page. */
   function reach(step) {
     halt();
-    target = Math.min(step, chain.total);
+    target = clamp(Math.round(step), 0, chain.total);
     scrub.set(target);
     keep("step", target);
     const missing = Math.max(0, target + 1 - chain.frames.length),
@@ -258,7 +261,8 @@ function samplingPanel(diffusion, model, stage) {
   drag(
     field,
     (u, v, phase) => {
-      if (phase === "up") addPoint(stage.fromShares(u, v));
+      const inside = u >= 0 && u <= 1 && v >= 0 && v <= 1; // else the user thought better of it
+      if (phase === "up" && inside) addPoint(stage.fromShares(u, v));
     },
     (dx, dy) => {
       cross = stage.inside([cross[0] + (dx * stage.width) / 60, cross[1] - (dy * stage.width) / 60]);

@@ -138,6 +138,8 @@ function samplesPanel(gan, shown, show, way) {
   function showGradient(x) {
     const gradient = new Float64Array(784);
     cancel();
+    hw5.gradient = null; // the old one is that of another image
+    paintGradient(gan.toUnit(x));
     cancel = inSlices(
       28,
       (row) => gradient.set(gan.gradientRow(x, row), 28 * row),
@@ -148,17 +150,22 @@ function samplesPanel(gan, shown, show, way) {
     );
   }
   function paintGradient(image) {
-    const { gradient } = hw5;
-    if (!gradient) return;
-    const most = Math.max(gradient.map(Math.abs).sort()[776], 1e-12),
+    const { gradient } = hw5,
       inks = [rgb("accent"), rgb("second")],
       context = slopes.getContext("2d");
     context.clearRect(0, 0, 28, 28);
-    for (const layer of [
+    context.drawImage(
       shades(28, 28, [rgb("text")], (i) => [0, 0.3 * clamp(image[i], 0, 1)]),
+      0,
+      0,
+    );
+    if (!gradient) return;
+    const most = Math.max(gradient.map(Math.abs).sort()[776], 1e-12);
+    context.drawImage(
       shades(28, 28, inks, (i) => [+(gradient[i] < 0), Math.min(1, Math.abs(gradient[i]) / most)]),
-    ])
-      context.drawImage(layer, 0, 0);
+      0,
+      0,
+    );
   }
   redraws.push(() => shown.value && paintGradient(gan.toUnit(shown.value.x)));
   shown.watch(({ x, name, z: made, logit }) => {

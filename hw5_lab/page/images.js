@@ -175,6 +175,7 @@ function drawingPad(changed) {
       strokes.at(-1).push(pen);
       drawn(true);
     },
+    { every: true },
   );
   function setPen(next) {
     if (next === down) return;
@@ -187,8 +188,9 @@ function drawingPad(changed) {
     if (event.key === "Escape") setPen(false);
     if (event.key !== " ") return;
     event.preventDefault();
-    setPen(!down);
+    if (!event.repeat) setPen(!down);
   });
+  pad.addEventListener("blur", () => setPen(false));
   pad.wipe = () => {
     strokes = [];
     down = waiting = false;
@@ -252,6 +254,7 @@ function path({ count, side, current, images, changed, pinned = () => {} }) {
     told.textContent = ends + lacking;
   };
   const pin = (which, point, name) => {
+    leave(); // the path is another one, and no place on it is shown any more
     pins[which] = Float64Array.from(point);
     names[which] = name;
     keep("ab"[which], `${name};${short(point)}`);

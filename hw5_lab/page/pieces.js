@@ -181,7 +181,7 @@ const key = (entries, text = "") => element("p", { class: "key" }, text, ...dots
 function download(blob, name) {
   const url = URL.createObjectURL(blob);
   element("a", { href: url, download: `${hw5.page.kind}-${name}` }).click();
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
+  setTimeout(() => URL.revokeObjectURL(url), 60000); // a phone asks its user first
 }
 
 /** A canvas as a PNG on the page's ground, below what it shows and what the dots of its caption mean; small images are
@@ -362,8 +362,9 @@ function surface(label, aspect, draw, { help, scrolls = false, kind = "surface" 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /** One pointer (mouse, pen or finger) and arrow keys on a canvas: at(u, v, phase) with shares of width and height,
- *  move(dx, dy). A second finger and other buttons do nothing. node.byKeys: the last of them were keys. */
-function drag(node, at, move, { flat = false } = {}) {
+ *  move(dx, dy). A second finger and other buttons do nothing. node.byKeys: the last of them were keys.
+ *  every: at() gets all places of a fast pointer, not one for each frame. */
+function drag(node, at, move, { flat = false, every = false } = {}) {
   let active = null;
   const place = (event, phase) => {
     const { left, top, width, height } = node.getBoundingClientRect();
@@ -371,7 +372,7 @@ function drag(node, at, move, { flat = false } = {}) {
     at((event.clientX - left) / width, (event.clientY - top) / height, phase);
   };
   node.addEventListener("pointerdown", (event) => {
-    if (active !== null || event.button) return;
+    if (active !== null || event.button || event.ctrlKey) return; // Ctrl and click is the other button of a Mac
     event.preventDefault();
     active = event.pointerId;
     node.setPointerCapture(active);
@@ -379,7 +380,9 @@ function drag(node, at, move, { flat = false } = {}) {
     place(event, "down");
   });
   node.addEventListener("pointermove", (event) => {
-    if (event.pointerId === active) place(event, "move");
+    if (event.pointerId !== active) return;
+    const events = every ? (event.getCoalescedEvents?.() ?? []) : [];
+    for (const each of events.length ? events : [event]) place(each, "move");
   });
   for (const [kind, phase] of [
     ["pointerup", "up"],
@@ -409,7 +412,8 @@ function drag(node, at, move, { flat = false } = {}) {
 /** Calls step() for every frame until it returns false or stop() is called; never where the user wants no motion.
  *  Escape stops it, and so does another tab. */
 function animation(step, changed) {
-  let frame = 0;
+  let frame = 0,
+    last = 0;
   const self = {
     get running() {
       return frame !== 0;
@@ -426,8 +430,10 @@ function animation(step, changed) {
       changed(false);
     },
   };
-  const loop = () => {
+  const loop = (now) => {
     frame = requestAnimationFrame(loop);
+    if (now - last < 12) return; // a screen of 120 or 144 Hz shows no more steps in a second than one of 60
+    last = now;
     if (step() === false) self.stop();
   };
   still.addEventListener("change", () => {
@@ -459,6 +465,11 @@ function inSlices(count, work, done) {
 const unfinished = new Set();
 addEventListener("beforeprint", () => {
   for (const part of unfinished) part(Infinity); // also those that the end of another one starts
+  document.documentElement.classList.add("print"); // in the light colours, which not all browsers take by themselves
+  redraws.forEach((redraw) => redraw());
+});
+addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("print");
   redraws.forEach((redraw) => redraw());
 });
 

@@ -4,11 +4,14 @@
 
 /** A number of nats with the digits that its error leaves. */
 const nats = (x, error = 0) => {
-  if (error >= 1) return "the grid is too coarse";
   if (error < 0.1) return `${fixed(x)} nats`;
   const whole = fixed(x, 0);
+  if (error >= 1) return `${whole} ± ${Math.ceil(error)} nats`;
   return `about ${whole} nat${/^−?1$/.test(whole) ? "" : "s"}`;
 };
+
+/** The same of a number that the grid gives, whose error is no spread. */
+const gridNats = (x, error) => (error >= 1 ? "the grid is too coarse" : nats(x, error));
 
 /** Everything that the page knows of an image x. quick: for an image that still changes. */
 function measured(vae, x, name, quick) {
@@ -124,8 +127,9 @@ function vaePage(model) {
     moveTo(z);
     amend("z", short(z));
   }
-  const other = range(count).find((i) => labels[i] !== drawing.labelOf(start)) ?? 0; // an image of another class
-  way.recall([start, other].map((i) => [vae.encode(drawing.imageAt(i)).mu, `code of a ${drawing.labelOf(i)}`]));
+  // Pins that the address lacks are the codes of two classes, and not of the image that it names: it keeps the path
+  const other = range(count).find((i) => labels[i] !== drawing.labelOf(model.start)) ?? 0;
+  way.recall([model.start, other].map((i) => [vae.encode(drawing.imageAt(i)).mu, `code of a ${drawing.labelOf(i)}`]));
 }
 
 /** Draw or load an image, and what the model says of it, right below. */
@@ -199,11 +203,11 @@ function drawPanel(vae, model, fed, feed) {
       rounding = (error) => (error < 0.1 ? (value) => value : Math.round), // what is known to a nat adds up as it is shown
       bounds = rounding(error),
       gaps = rounding(off);
-    numbers.set({ elbo: nats(elbo, error), reconstruction: nats(bounds(elbo) + bounds(kl), error), kl: nats(kl, error) });
+    numbers.set({ elbo: nats(elbo, error), reconstruction: nats(bounds(elbo) + bounds(kl), error), kl: nats(kl, Math.min(error, 0.5)) });
     if (vae.grid)
       numbers.set(
         exact
-          ? { logPx: nats(exact.logPx, off), gap: nats(gaps(exact.logPx) - gaps(elbo), off) }
+          ? { logPx: gridNats(exact.logPx, off), gap: gridNats(gaps(exact.logPx) - gaps(elbo), off) }
           : { logPx: "computing …", gap: "computing …" },
       );
     if (x !== described) about.textContent = `${name[0].toUpperCase()}${name.slice(1)}.`; // numbers alone get finer later
@@ -316,12 +320,12 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
     return decoded;
   }
   /** The codes as small digits, and a large one at the median of each; drawn once for a size and its colours. */
-  function digits(width, height, to) {
-    const name = `${width} ${height} ${colour("ground")} ${devicePixelRatio}`;
+  function digits(width, height, scale, to) {
+    const name = `${width} ${height} ${colour("ground")} ${scale}`;
     if (dots?.name === name) return dots.canvas;
-    const canvas = element("canvas", { width: width * devicePixelRatio, height: height * devicePixelRatio }),
+    const canvas = element("canvas", { width: width * scale, height: height * scale }),
       context = canvas.getContext("2d");
-    context.scale(devicePixelRatio, devicePixelRatio);
+    context.scale(scale, scale);
     const placed = labels.map((label, i) => [
       label,
       ...to(flat ? [codes[2 * i], codes[2 * i + 1]] : [codes[i], label, i]),
@@ -355,8 +359,9 @@ function latentPanel(vae, point, fed, way, moveTo, codes, labels) {
             height * (label === undefined ? 0.5 : 0.04 + 0.088 * (label + 0.7 * uniforms(i)())),
           ];
       const onImages = flat && behind === "images";
+      context.imageSmoothingEnabled = true; // which other drawings on this canvas switch off
       if (onImages) context.drawImage(manifold(), 0, 0, width, height);
-      if (behind === "codes") context.drawImage(digits(width, height, to), 0, 0, width, height);
+      if (behind === "codes") context.drawImage(digits(width, height, context.getTransform().a, to), 0, 0, width, height);
       const rim = onImages ? "#000" : colour("paper"),
         ink = onImages ? "#ffd34d" : colour("text");
       const between = Math.ceil(span / 4),
@@ -790,7 +795,7 @@ function gapsPanel(vae, model, drawing) {
     worst,
   );
   const show = ([i, gap, error]) => {
-    const told = nats(gap, error),
+    const told = gridNats(gap, error),
       node = tile(model.side, () => {
         drawing.load(i);
         drawing.whole.scrollIntoView(); // what is known of it stands there

@@ -1043,6 +1043,116 @@ def test_what_takes_long_says_so(open_page, motion):
         assert scrub.input_value() == "0" and page.locator("text=Step 0 of 301").count() == 1
 
 
+def test_the_pen_follows_a_fast_hand_and_no_other_button(open_page):
+    """A browser tells of a fast pointer once in a frame, with all places since the last one."""
+    ink = "hw5.fed.value.x.reduce((a, b) => a + b, 0)"
+    with open_page("vae") as page:
+        page.keyboard.down("Control")
+        page.mouse.move(*corner(page, "#pad", 0.3, 0.3))
+        page.mouse.down()  # on a Mac: the menu
+        page.mouse.up()
+        page.keyboard.up("Control")
+        assert "ink=" not in address(page)
+        page.mouse.down()
+        page.evaluate("""() => { const { left, top, width } = document.getElementById("pad").getBoundingClientRect();
+            const at = (u, v) => ({ pointerId: 1, bubbles: true, clientX: left + u * width, clientY: top + v * width });
+            const places = [[0.3, 0.6], [0.6, 0.6], [0.6, 0.3]].map(([u, v]) => new PointerEvent("pointermove", at(u, v)));
+            document.getElementById("pad").dispatchEvent(new PointerEvent("pointermove", { ...at(0.6, 0.3), coalescedEvents: places })); }""")
+        page.mouse.up()
+        wait_for(page, f"!hw5.fed.value.quick && {ink} > 20")
+        stroke = re.search("ink=([^&]*)", address(page))[1].split(",")
+        assert len(stroke) == 2 * 5, "down, three places, up"
+
+
+def test_the_keyboards_pen_is_lifted_when_the_pad_is_left(open_page):
+    with open_page("vae") as page:
+        page.focus("#pad")
+        page.keyboard.press("Space")
+        page.evaluate("""() => { for (let i = 0; i < 3; i++) document.getElementById("pad").dispatchEvent(
+            new KeyboardEvent("keydown", { key: " ", repeat: true, cancelable: true })); }""")
+        for _ in range(5):
+            page.keyboard.press("Shift+ArrowRight")
+        wait_for(page, "hw5.fed.value.quick")
+        page.keyboard.press("Tab")
+        wait_for(page, "hw5.fed.value.name === 'your drawing' && !hw5.fed.value.quick")
+        assert "ink=" in address(page)
+
+
+def test_a_link_to_a_place_between_two_images_opens_the_same_path(open_page):
+    strip = "document.querySelector('canvas.strip').toDataURL()"
+    with open_page("vae") as page:
+        page.locator("input[type=number]").first.fill("7")
+        page.locator("input[type=number]").first.press("Enter")
+        wait_for(page, "hw5.fed.value.name.startsWith('test image 7,')")
+        page.get_by_label("Place between A and B").fill("0.5")
+        view, seen, z = address(page), page.evaluate(strip), page.evaluate("[...hw5.point.value]")
+    with open_page("vae", view=view) as page:
+        assert page.evaluate(strip) == seen and np.allclose(page.evaluate("[...hw5.point.value]"), z, atol=1e-3)
+        page.get_by_role("button", name="Pin A here").click()
+        assert "t=" not in address(page), "a place on the path that was"
+
+
+def test_the_gradient_is_never_that_of_another_image(open_page):
+    with open_page("gan") as page:
+        wait_for(page, "hw5.gradient")
+        now = "() => { document.querySelectorAll('.samples button')[3].click(); return hw5.gradient; }"
+        assert page.evaluate(now) is None
+        wait_for(page, "hw5.gradient")
+
+
+def test_numbers_say_what_is_wrong_with_them_and_motion_does_not_depend_on_the_screen(open_page):
+    with open_page("vae") as page:
+        assert page.evaluate("[nats(-150.4, 0), nats(-150.4, 0.5), nats(-150.4, 1.5), gridNats(-150.4, 1.5)]") == [
+            "−150.4 nats",
+            "about −150 nats",
+            "−150 ± 2 nats",
+            "the grid is too coarse",
+        ]
+        steps = page.evaluate("""() => [60, 75, 120, 144].map((rate) => {
+            let steps = 0, next;
+            window.requestAnimationFrame = (frame) => { next = frame; return 1; };
+            animation(() => { steps += 1; }, () => {}).start();
+            for (let i = 1; i <= rate; i++) next(1000 + (1000 * i) / rate);
+            return steps; })""")
+        assert all(55 <= each <= 76 for each in steps), steps
+
+
+def test_dark_pages_are_printed_in_light_colours(open_page):
+    ground = "getComputedStyle(document.documentElement).getPropertyValue('--ground').trim()"
+    with open_page("vae", color_scheme="dark") as page:
+        assert page.evaluate(ground) == "#14171a"
+        assert page.evaluate(f"(dispatchEvent(new Event('beforeprint')), {ground})") == "#f5f6f7"
+        assert page.evaluate(f"(dispatchEvent(new Event('afterprint')), {ground})") == "#14171a"
+
+
+def test_decoded_images_behind_the_plane_are_smooth(open_page):
+    with open_page("vae") as page:
+        smooth = page.evaluate("""() => { const { drawImage } = CanvasRenderingContext2D.prototype, plane = document.getElementById("plane"), found = [];
+            CanvasRenderingContext2D.prototype.drawImage = function (...all) {
+                if (this.canvas === plane) found.push(this.imageSmoothingEnabled);
+                return drawImage.apply(this, all); };
+            plane.redraw(); plane.redraw();
+            return found; }""")
+        assert smooth[0] and smooth[len(smooth) // 2], "the second drawing as the first"
+
+
+def test_a_click_that_ends_outside_starts_no_point(open_page):
+    with open_page("diffusion") as page:
+        page.mouse.move(*corner(page, "#field", 0.5, 0.5))
+        page.mouse.down()
+        page.mouse.move(*corner(page, "#field", 1.2, 0.5))
+        page.mouse.up()
+        assert page.evaluate("hw5.chain.mine.length") == 0
+
+
+@pytest.mark.parametrize("view, step", [("#run=1,-1,0,-2,1&step=-1", 0), ("#run=1,1e9,1e9,1,1&step=2.5", 3)])
+def test_a_nonsense_address_of_the_diffusion_is_corrected(open_page, view, step):
+    with open_page("diffusion", view=view) as page:
+        wait_for(page, f"hw5.chain.at === {step}")
+        assert page.locator(".panel").count() > 3
+        assert 0 <= page.evaluate("hw5.chain.count") <= 2000 and 1 <= page.evaluate("hw5.chain.perLevel") <= 500
+
+
 def test_a_picture_is_saved_at_once(open_page):
     """Not when the page is idle: while it computes ahead that takes seconds."""
     with open_page("diffusion") as page:
