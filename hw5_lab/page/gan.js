@@ -133,7 +133,7 @@ function samplesPanel(gan, shown, show, way) {
     "aria-label": "The image, faint, and over it the gradient of D",
   });
   let cancel = () => {};
-  /** The gradient of D's logit on the pixels, in two colours over the faint image; computed row by row. A few large values
+  /** The gradient of D's logit on the pixels, in two colours over the faint image; computed in parts. A few large values
    *  would leave the others dark, so that colours are full from the 99th percentile on. */
   function showGradient(x) {
     const gradient = new Float64Array(784);
@@ -141,8 +141,8 @@ function samplesPanel(gan, shown, show, way) {
     hw5.gradient = null; // the old one is that of another image
     paintGradient(gan.toUnit(x));
     cancel = inSlices(
-      28,
-      (row) => gradient.set(gan.gradientRow(x, row), 28 * row),
+      784 / 7, // seven pixels at once: of a large D a row would stop the page
+      (part) => gradient.set(gan.gradientOf(x, 7 * part, 7), 7 * part),
       () => {
         hw5.gradient = gradient;
         paintGradient(gan.toUnit(x));

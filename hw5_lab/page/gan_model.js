@@ -15,12 +15,12 @@ function prepareGan(model) {
   const toUnit = (x) => x.map((value) => (value - black) / (white - black));
   const fromUnit = (x) => Float64Array.from(x, (value) => black + (white - black) * value);
 
-  /** How D's logit of x changes with each pixel of the row: [28] of the gradient [784]. By differences, one pixel each. */
-  function gradientRow(x, row, step = 1e-4) {
-    const moved = joined(range(28).map(() => x));
-    for (let i = 0; i < 28; i++) moved[784 * i + 28 * row + i] += step;
+  /** How D's logit of x changes with each of `count` pixels: a part of the gradient [784]. By differences, one pixel each. */
+  function gradientOf(x, first, count, step = 1e-4) {
+    const moved = joined(range(count).map(() => x));
+    for (let i = 0; i < count; i++) moved[784 * i + first + i] += step;
     const before = judge(x)[0];
-    return judge(moved, 28).map((value) => (value - before) / step);
+    return judge(moved, count).map((value) => (value - before) / step);
   }
 
   /** The share of pairs of a real image and a sample in which D finds the real one more real; 0.5 is guessing. */
@@ -43,7 +43,7 @@ function prepareGan(model) {
     judge,
     toUnit,
     fromUnit,
-    gradientRow,
+    gradientOf,
     rightPairs,
     zdim: model.zdim,
     samples: model.samples,
