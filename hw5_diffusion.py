@@ -281,12 +281,13 @@ class ScoreMatching:
     @torch.no_grad()
     def score(self, x, sigma):
         """The score [N,2] at x [N,2] that samples and figures follow, in evaluation mode; the mode is restored."""
-        training = self.sampler.training
+        modes = [(module, module.training) for module in self.sampler.modules()]
         self.sampler.eval()
         try:
             return self.sampler(x, sigma)
         finally:
-            self.sampler.train(training)
+            for module, training in modes:
+                module.training = training
 
     def initial_random_samples(self, count=None, generator=None):
         """Where sampling starts, [count,2]: randn / 3 + 0.5."""
@@ -494,6 +495,8 @@ def main(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hw5_diffusion.py: {error}", file=sys.stderr)
         return 1 if isinstance(error, FloatingPointError) else 2
+    except KeyboardInterrupt:  # a second one
+        return 130
     say(f"Figures: {model.folder}")
     return code
 

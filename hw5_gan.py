@@ -302,12 +302,13 @@ class GAN:
     def generate(self, z, gen=None):
         """Images [B,1,28,28] that G, or another generator, makes of z, in evaluation mode; the mode is restored."""
         gen = self.sampler if gen is None else gen
-        training = gen.training
+        modes = [(module, module.training) for module in gen.modules()]
         gen.eval()
         try:
             return torch.cat([gen(part) for part in z.split(1000)])
         finally:
-            gen.train(training)
+            for module, training in modes:
+                module.training = training
 
     def visualize_goal(self):
         """A grid of training images, goal.png: what the samples should look like. Returns the grid, in [0,1]."""
@@ -425,6 +426,8 @@ def main(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hw5_gan.py: {error}", file=sys.stderr)
         return 1 if isinstance(error, FloatingPointError) else 2
+    except KeyboardInterrupt:  # a second one
+        return 130
     say(f"Figures: {gan.folder}")
     return code
 

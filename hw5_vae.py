@@ -187,17 +187,18 @@ class Decoder(nn.Module):
 
 
 def evaluating(method):
-    """A decorator: the method runs without gradients and in evaluation mode; the mode is restored after it."""
+    """A decorator: the method runs without gradients, in evaluation mode; the modes of all modules are restored."""
 
     @functools.wraps(method)
     @torch.no_grad()
     def wrapped(self, *args, **options):
-        training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             return method(self, *args, **options)
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training
 
     return wrapped
 
@@ -350,9 +351,11 @@ class VAE(nn.Module):
         """Write the weights of encoder and decoder to --e_path and --d_path, where these are given."""
         for network, path in ((self.encoder, self.args.e_path), (self.decoder, self.args.d_path)):
             if path:
-                content = io.BytesIO()
+                content, path = io.BytesIO(), Path(path).resolve()
                 torch.save({name: weight.cpu() for name, weight in network.state_dict().items()}, content)
-                Path(path).write_bytes(content.getvalue())
+                partial = path.with_name(f".{path.name}.partial")  # a full disk leaves the old file whole
+                partial.write_bytes(content.getvalue())
+                partial.replace(path)
 
     def load_weights(self):
         """Read the weights from these two files."""
@@ -577,6 +580,8 @@ def main(argv=None):
         try:
             vae.train()
         except KeyboardInterrupt:
+            if not vae.optimizer.state:
+                raise
             say("Stopped: figures, and weights in --e_path and --d_path, are those of the training so far.")
             vae.save_weights()
             code = 130
@@ -585,6 +590,8 @@ def main(argv=None):
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"hw5_vae.py: {error}", file=sys.stderr)
         return 1 if isinstance(error, FloatingPointError) else 2
+    except KeyboardInterrupt:  # before the first update, or while the figures are drawn
+        return 130
     say(f"ELBO of {len(kl):,} held-out images: {(log_p_x - kl).mean():.1f} nats. Figures: {vae.folder}")
     return code
 

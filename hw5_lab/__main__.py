@@ -17,19 +17,20 @@ MAIN_NUMBERS = "test_elbo", "validation_elbo", "frechet_train", "score_error"  #
 def runs(folder):
     """A row for each run in the folder: its name, when it began, its epochs, its main number, its command."""
     rows = []
-    for mark in sorted(folder.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
+    for mark in folder.glob("*/run.json"):
         try:
-            command = json.loads(mark.read_text())["command"]
+            began, command = mark.stat().st_mtime, json.loads(mark.read_text())["command"]
             history = mark.with_name("history.csv")
             history = list(csv.DictReader(history.open())) if history.exists() else []
-        except (OSError, ValueError, KeyError, TypeError):
+            main = next((name for name in MAIN_NUMBERS if history and name in history[-1]), None)
+            number = f"{main} {float(history[-1][main]):.1f}" if main else "no epoch yet"
+            words = command.split()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not of a run, or moved at this moment
             continue
-        main = next((name for name in MAIN_NUMBERS if history and name in history[-1]), None)
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(mark.stat().st_mtime))
-        number = f"{main} {float(history[-1][main]):.1f}" if main else "no epoch yet"
         end = "" if mark.with_name("metrics.json").exists() else ", unfinished"
-        rows.append((mark.parent.name, when, f"{count(len(history), 'epoch')}{end}", number, command))
-    return rows
+        rows.append((began, mark.parent.name, f"{count(len(history), 'epoch')}{end}", number, " ".join(words)))
+    date = lambda began: time.strftime("%Y-%m-%d %H:%M", time.localtime(began))
+    return [(name, date(began), *rest) for began, name, *rest in sorted(rows)]
 
 
 def main(argv=None):

@@ -379,6 +379,28 @@ def test_course_weights_are_written_and_read(tmp_path):
     assert list(torch.load(paths["d_path"], weights_only=True)) == list(vae.decoder.state_dict())
 
 
+def test_a_frozen_layer_stays_frozen():
+    """Also one of a student's, in evaluation mode while the rest is trained."""
+    vae = small_vae()
+    vae.frozen = nn.Dropout().eval()
+    vae.evaluate(torch.rand(3, 784).round())
+    assert vae.training and vae.encoder.training and not vae.frozen.training
+
+
+def test_ctrl_c_before_the_first_update_leaves_the_weights_that_are_there(tmp_path, monkeypatch):
+    path = tmp_path / "e.pt"
+    small_vae(e_path=str(path)).save_weights()
+    before = path.read_bytes()
+
+    def stopped(self, first=0):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hw5_vae.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(hw5_vae.VAE, "epochs", stopped)
+    assert hw5_vae.main(["--e_path", str(path), "--hidden_units", "5"]) == 130
+    assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["e.pt"]
+
+
 def test_weights_of_other_networks_are_refused(tmp_path):
     """Those of another size, the two files swapped, and a file that holds no weights."""
     paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}

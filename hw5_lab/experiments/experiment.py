@@ -97,6 +97,9 @@ class Experiment(ABC):
         """What is drawn and kept after the `epoch`-th epoch, counted from 1; 0 is before the first of a new run."""
         self.homework.draw_epoch(epoch)
 
+    def write_weights(self):  # noqa: B027, most have no such flags
+        """Write weights to files of their own, where the flags name any."""
+
     # ---- what comes out
 
     @abstractmethod

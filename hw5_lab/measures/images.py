@@ -1,5 +1,6 @@
 """How good generated images are: compared with real ones in the features of a digit classifier."""
 
+import copy
 import math
 from contextlib import suppress
 from functools import cached_property
@@ -120,7 +121,9 @@ class Evaluator:
         with suppress(Fault, LookupError, TypeError, AttributeError, RuntimeError):
             kept = load_tensors(self.path or "")
             if kept["checksum"] == source and all(weight.isfinite().all() for weight in kept["classifier"].values()):
-                self.classifier.load_state_dict(kept["classifier"])
+                classifier = copy.deepcopy(self.classifier)  # of a file that fits in part nothing is taken
+                classifier.load_state_dict(kept["classifier"])
+                self.classifier = classifier
                 return 0
         optimizer = torch.optim.Adam(self.classifier.parameters(), lr=lr)
         generator, steps = torch.Generator().manual_seed(self.seed), epochs * math.ceil(len(self.images) / batch_size)

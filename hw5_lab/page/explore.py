@@ -175,7 +175,7 @@ def in_order(names):
 
 
 def epoch_of(name):
-    return int(re.search(r"\d+", name)[0])
+    return float(re.search(r"\d+(\.\d+)?", name)[0])
 
 
 def description(experiment, findings):
@@ -338,7 +338,7 @@ def figures_list(figures, room):
 
 
 def caption(name):
-    return f"Samples after epoch {epoch_of(name)}" if "_epoch_" in name else CAPTIONS.get(name[:-4], name)
+    return f"Samples after epoch {epoch_of(name):g}" if "_epoch_" in name else CAPTIONS.get(name[:-4], name)
 
 
 @cache  # the page is written twice

@@ -67,13 +67,16 @@ def check_settings(state, settings, path, free):
             raise Fault(f"{path}: belongs to a run {what}; use the same, or start a new run")
 
 
+LIKE_WEIGHTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}  # of Adam, SGD, Muon
+
+
 def load(part, state):
     """load_state_dict, with what it does not look at: shapes of an optimizer's state, and finite numbers."""
     if isinstance(part, torch.optim.Optimizer):
         weights = [weight for group in part.param_groups for weight in group["params"]]
         for number, kept in state["state"].items():
             for name, value in kept.items():
-                if torch.is_tensor(value) and value.dim() and value.shape != weights[number].shape:
+                if name in LIKE_WEIGHTS and value.shape != weights[number].shape:
                     raise ValueError(f"{name} is {list(value.shape)} beside a weight of {list(weights[number].shape)}")
         for group in state["param_groups"]:
             if not math.isfinite(group["lr"]) or group["lr"] < 0:
@@ -93,7 +96,8 @@ def check_history(history, experiment):
     if not isinstance(history, list) or not 1 <= len(history) <= experiment.epochs:
         raise ValueError(f"its history is no list of 1 to {experiment.epochs} rows")
     for number, row in enumerate(history, 1):
-        if tuple(row) != experiment.columns or row["epoch"] != number:
+        # A student's epochs() may yield more than the columns
+        if not set(experiment.columns) <= row.keys() == history[0].keys() or row["epoch"] != number:
             raise ValueError(f"row {number} of its history is not that of epoch {number}")
         if not all(type(value) in (int, float) and math.isfinite(value) for value in row.values()):
             raise ValueError(f"row {number} of its history holds something else than finite numbers")

@@ -22,7 +22,7 @@ from hw5_utils import Fault, write_atomically
 # The figures that runs of all editions write
 FIGURE = re.compile(
     r"(data|data_space|elbo|gap|goal|inter_class_interpolation|interpolation|latent_space|losses|"
-    r"manifold|quality|reconstructions|samples|samples_epoch_\d+|score_field|trajectories|"
+    r"manifold|quality|reconstructions|samples|samples_epoch_[\d.]+|score_field|trajectories|"
     r"updates)\.png"
 )
 OWN = {"run.json", "checkpoint.pt", "metrics.json", "history.csv", "explore.html", "best.pt", "classifier.pt"}
@@ -129,7 +129,8 @@ class RunFolder:
                 return mark
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not written by a run
             pass
-        others = [name for name in names if not self.left_by_a_run(self.path / name)]
+        ours = {".lock"} if self.lock else set()  # without flock a lock is not empty
+        others = [name for name in names if name not in ours and not self.left_by_a_run(self.path / name)]
         if others:
             raise Fault(f"--output_dir {self.path}: holds {others[0]}, which is not of a run; name another folder")
         return None
@@ -198,7 +199,8 @@ class RunFolder:
                     if not os.path.lexists(path := self.path.with_name(f"{self.path.name}.{number}"))
                 )
                 os.rename(self.path, moved)
-                self.lock.release()  # that of the renamed folder
+                if self.lock:
+                    self.lock.release()  # that of the renamed folder
                 self.lock = None
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

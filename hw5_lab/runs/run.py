@@ -144,6 +144,7 @@ class Run:
         except Stopped:
             self.leave()
             return 128 + stop.signum
+        self.experiment.write_weights()
         self.experiment.visualize()
         self.finish(self.folder.path)
         return 0
@@ -213,7 +214,10 @@ class Run:
         self.recall(state)
         saved, more = state["settings"], set()
         if not saved.get("refine_encoder"):  # its epochs come after those of the training
-            more = {name for name in EPOCHS & self.args.named if is_more(getattr(self.args, name), saved[name])}
+            for name in EPOCHS & saved.keys() - self.args.named:  # of a run that was stopped before the first new epoch
+                if is_more(self.folder.mark["settings"][name], saved[name]):
+                    setattr(self.args, name, self.folder.mark["settings"][name])
+            more = {name for name in EPOCHS & saved.keys() if is_more(getattr(self.args, name), saved[name])}
         self.build_experiment()
         restore(self.experiment, state, self.settings, self.checkpoint, free=more)
         now = self.surroundings()
@@ -230,7 +234,6 @@ class Run:
             self.origin["command"] = f"{self.origin.get('command')}; {self.args.command}"
         if changed:  # from now on the run is that of the changed script
             self.origin |= {name: now[name] for name in ("source", "revision")}
-            save_tensors(snapshot(self.experiment, self.settings, self.origin), self.checkpoint)
         if more or changed or self.args.named & MEASURING:
             mark = {
                 **self.folder.mark,
@@ -239,6 +242,8 @@ class Run:
                 "recalled": self.flags_to_recall(),
             }
             self.folder.remember(mark, unfinished=bool(more))
+        if more or changed:
+            save_tensors(snapshot(self.experiment, self.settings, self.origin), self.checkpoint)
 
     def recall(self, state):
         """Take all flags that the command does not name from the run in the folder."""
@@ -265,6 +270,8 @@ class Run:
         left = self.args.named | (WHERE if self.args.evaluate else set())
         if kept.get("device") not in devices():
             left |= {"device"}
+        if not Path(kept.get("data_dir") or "").is_dir():  # of another machine; that the data are the same is checked
+            left |= {"data_dir"}
         same = {name: kept[name] for name in kept.keys() & vars(self.args).keys() - left}
         self.args = argparse.Namespace(**{**vars(self.args), **same})
         apply(self.args)
@@ -276,6 +283,7 @@ class Run:
         with Progress(self.experiment, stop, self.args.quiet, self.say) as progress:
             begun = time.perf_counter()
             for row in self.experiment.rows(len(history)):
+                row = {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
                 history.append({**row, "seconds": time.perf_counter() - begun})
                 check_finite(self.experiment, history[-1])
                 self.folder.refuse_another()
@@ -335,6 +343,8 @@ class Run:
 
     def evaluate(self):
         """--evaluate: what the model is worth; the exit code. Only a finished run's results are rewritten."""
+        if self.args.named & {"e_path", "d_path"}:
+            raise Fault("--evaluate measures the weights in checkpoint.pt; leave --e_path and --d_path out")
         self.load()
         now = self.surroundings()
         unchanged = self.origin.get("source") == now["source"]

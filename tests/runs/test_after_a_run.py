@@ -74,6 +74,10 @@ def test_runs_are_listed_with_what_tells_them_apart(tmp_path, capsys):
     (tmp_path / "vae" / "metrics.json").unlink()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "run.json").write_text("not JSON")
+    for name, command, history in (("a", ["x"], ""), ("b", None, ""), ("c", "python x", 'test_elbo\n""\n')):
+        (tmp_path / name).mkdir()  # of another tool, and a history that was cut off
+        (tmp_path / name / "run.json").write_text(json.dumps({"command": command}))
+        (tmp_path / name / "history.csv").write_text(history)
     assert hw5_lab.__main__.main(["runs", str(tmp_path)]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("vae.1 ") and "--lr 0.01" in first and "2 epochs  " in first and "test_elbo -" in first

@@ -268,7 +268,10 @@ def test_odd_curves_of_ese546_are_refused(part, value, cut_run, tmp_path, capsys
     refused("hw5_vae", folder, capsys, "checkpoint.pt: ", more=["--edition", "ese546"])
 
 
-@pytest.mark.parametrize("content", [torch.zeros(3), {}, {"checksum": 1}, {"checksum": None, "classifier": 3}, "nan"])
+ODD_CLASSIFIERS = [torch.zeros(3), {}, {"checksum": 1}, {"checksum": None, "classifier": 3}, "nan", "another"]
+
+
+@pytest.mark.parametrize("content", ODD_CLASSIFIERS)
 def test_an_odd_classifier_is_trained_again(content, cut_run, tmp_path):
     folder = cut_run("hw5_gan", tmp_path / "out")
     good = load_tensors(folder / "classifier.pt")
@@ -276,6 +279,11 @@ def test_an_odd_classifier_is_trained_again(content, cut_run, tmp_path):
     if content == "nan":
         bad = copy.deepcopy(good)
         bad["classifier"]["linear.weight"].fill_(math.nan)
+    if content == "another":  # of its layers some would fit
+        bad = copy.deepcopy(good)
+        first, *_, last = bad["classifier"].values()
+        first.add_(1)
+        bad["classifier"] |= {list(bad["classifier"])[-1]: last[:1]}
     save_tensors(bad, folder / "classifier.pt")
     assert MODULES["hw5_gan"].main(small("hw5_gan", folder, "--device", "cpu", "--resume")) == 0
     assert same(load_tensors(folder / "classifier.pt"), good)

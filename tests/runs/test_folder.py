@@ -30,6 +30,23 @@ def one_line(capsys, *words):
 # ---- a folder is one run
 
 
+@pytest.mark.parametrize("kind", ["soft", "none"])
+def test_file_systems_without_locks(kind, tmp_path, monkeypatch):
+    """A lock is then a file that is not empty, or there is none."""
+
+    class NoLock:
+        def __init__(self, path):
+            pass
+
+        def acquire(self, blocking):
+            raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(files.filelock, "FileLock", files.filelock.SoftFileLock if kind == "soft" else NoLock)
+    for _ in range(2):
+        assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.1"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_new_run_renames_the_folder_of_an_earlier_one(finished, tmp_path, capsys):

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
+import sys
 import time
 from types import SimpleNamespace
 
@@ -16,7 +18,9 @@ from children import Child, arguments, assert_same_run, contents, stop_early, wa
 from helpers import blank, small_sample
 from helpers import MODULES, each, one_quickly, rows, small
 
+import hw5_lab.runs.flags
 import hw5_lab.runs.progress
+import hw5_utils
 import hw5_lab.runs.run
 import hw5_vae
 from hw5_lab.experiments.vae import VAEExperiment
@@ -174,6 +178,48 @@ def test_a_run_goes_on_to_more_epochs(name, finished, tmp_path, capsys):
     assert json.loads((folder / "metrics.json").read_text())["seed"] == 5
     assert MODULES[name].main(line) == 0 and "is finished: nothing to resume" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "no other folder was made"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_more_epochs_are_not_forgotten_by_a_stop_before_the_first_of_them(killed, tmp_path, monkeypatch, capsys):
+    """Ctrl-C in it, or a kill before the checkpoint says of how many epochs the run is now."""
+    folder = tmp_path / "out"
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    line = ["--output_dir", str(folder), "--resume"]
+    with monkeypatch.context() as patch:
+        if killed:
+            patch.setattr(hw5_lab.runs.run, "save_tensors", lambda *_: sys.exit(137))
+            with pytest.raises(SystemExit):
+                hw5_vae.main([*line, "--epochs", "4"])
+        else:
+            stop_at_step(patch, 2, signal.SIGINT)
+            assert hw5_vae.main([*line, "--epochs", "4"]) == 130
+            assert "Stopped: the first 2 of 4 epochs are kept" in capsys.readouterr().out
+    assert hw5_vae.main(line) == 0 and len(rows(folder)) == 4
+
+
+def test_evaluate_measures_no_other_weights_than_the_checkpoints(tmp_path, capsys):
+    line = small("hw5_vae", tmp_path / "out", "--e_path", tmp_path / "e.pt")
+    assert hw5_vae.main(line) == 0 and (tmp_path / "e.pt").exists()
+    assert hw5_vae.main([*line, "--evaluate"]) == 2
+    assert "--evaluate measures the weights in checkpoint.pt" in capsys.readouterr().err
+
+
+def test_a_run_whose_data_have_moved_takes_those_of_the_default_folder(tmp_path, monkeypatch):
+    """As on another machine. That they are the same is checked."""
+    shutil.copytree(small_sample(), tmp_path / "old")
+    assert hw5_vae.main([*small("hw5_vae", tmp_path / "out"), "--data_dir", str(tmp_path / "old")]) == 0
+    (tmp_path / "old").rename(tmp_path / "data")
+    for module in (hw5_utils, hw5_lab.runs.flags):
+        monkeypatch.setattr(module, "HERE", tmp_path)
+    assert hw5_vae.main(["--output_dir", str(tmp_path / "out"), "--evaluate", "--quiet"]) == 0
+
+
+def test_gray_training_images_are_not_measured_as_if_they_were_tossed(tmp_path, coarse_integral):
+    line = small("hw5_vae", tmp_path, "--latent_dimension", 2, "--measure", "full", "--edition", "dynamic")
+    assert hw5_vae.main(line) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert "test_log_likelihood_exact" in metrics and "train_log_likelihood_exact" not in metrics
 
 
 def test_evaluate_measures_as_the_run_did(tmp_path):
