@@ -6,6 +6,8 @@ no network. A line of JSON on stdin starts a job, a line on stdout says how it e
 Inputs and outputs are files for torch.load(weights_only=True).
 """
 
+import __future__
+
 import ast
 import copy
 import ctypes
@@ -82,7 +84,7 @@ class WithoutGPU(TorchFunctionMode):
 
     @staticmethod
     def on_cpu(value):
-        if isinstance(value, (torch.device, str)) and str(value).startswith("cuda"):
+        if isinstance(value, (torch.device, str)) and str(value).startswith(("cuda", "mps")):
             WithoutGPU.asked = True
             return "cpu"
         return value
@@ -100,13 +102,24 @@ def readable(source, path):
                 raise
             lines = source.decode("utf-8", "replace").split("\n")
             head = lines[int(found[1]) - 1]
-            indent = " " * (len(head) - len(head.lstrip()) + 1)
+            indent = head[: len(head) - len(head.lstrip())] + " "  # of tabs, where these are
             # Before the line at which Python misses the block, or at the end
             lines.insert(
                 min(error.lineno, len(lines)) - (error.lineno <= len(lines)), f"{indent}raise NotImplementedError"
             )
             source = "\n".join(lines).encode()
             empty.append(int(found[1]))
+        except SyntaxError:
+            text = source.decode("utf-8", "replace")
+            if without_magics(text) == text:
+                raise
+            source = without_magics(text).encode()  # a notebook's lines in a .py
+
+
+def without_magics(text):
+    """A notebook's code with `pass` for what is not Python: %magics, !commands, questions such as nn.Linear?"""
+    line = r"(?m)^([ \t]*)(?:%[A-Za-z%]|!(?!=)).*$|^([ \t]*)\??[\w.]+\?{1,2}[ \t]*$"
+    return re.sub(line, r"\1\2pass", text)
 
 
 def load(name, definitions_only):
@@ -118,17 +131,32 @@ def load(name, definitions_only):
     with open(path, "rb") as file:
         tree, empty = readable(file.read(), path)
     remarks = [f"line {line}: without a statement, which Python cannot read: taken as not answered" for line in empty]
+    flags = __future__.annotations.compiler_flag  # what annotations name need not be there
     if not definitions_only:
-        for node in tree.body:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                if call := re.search(r"\b(main|train|run|fit)\w*$", ast.unparse(node.value.func)):
-                    raise RuntimeError(f"line {node.lineno} calls {call[0]}() at import")
-        exec(compile(tree, path, "exec"), module.__dict__)
-        return module, remarks
+        tree.body, left_out = without_training(tree)
+        exec(compile(tree, path, "exec", flags), module.__dict__)
+        return module, remarks + left_out
     for statement in definitions(tree):
         with suppress(Exception, SystemExit):
-            exec(compile(ast.Module([statement], []), path, "exec"), module.__dict__)
+            exec(compile(ast.Module([statement], []), path, "exec", flags), module.__dict__)
     return module, remarks
+
+
+def without_training(tree):
+    """(the top-level statements without calls that train and a notebook's magics, remarks on those that train)."""
+    kept, remarks = [], []
+    for node in tree.body:
+        called = ast.unparse(node.value.func) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else ""
+        if called.startswith("get_ipython("):
+            continue
+        if call := re.search(r"\b(main|train|run|fit)\w*$", called):
+            remarks.append(
+                f"line {node.lineno} calls {call[0]}() at import: left out. What trains belongs under "
+                'if __name__ == "__main__":'
+            )
+            continue
+        kept.append(node)
+    return kept, remarks
 
 
 def definitions(tree):
@@ -225,8 +253,9 @@ def to_send(value):
     """A copy of a tensor, array or number that can be saved."""
     if isinstance(value, GeneratorType):
         value = [each for each, _ in zip(value, range(1000))]
-    if isinstance(value, (list, tuple)) and value and all(isinstance(each, torch.Tensor) for each in value):
-        value = torch.stack(tuple(value))
+    if isinstance(value, (list, tuple)) and value:
+        if all(isinstance(each, (torch.Tensor, np.ndarray, np.generic, float, int)) for each in value):
+            value = torch.stack([torch.as_tensor(each) for each in value])
     if isinstance(value, (np.ndarray, np.generic, float, int)):
         value = torch.as_tensor(value)
     if not isinstance(value, torch.Tensor):
@@ -262,7 +291,9 @@ def parameters_of(net):
     made, place = list(net.parameters()), 0
     while place + 1 < len(made):
         one, other = made[place : place + 2]
-        if one.dim() == 1 and other.dim() > 1 and len(one) == len(other):
+        # A student's own matrix may be [in,out]: then this is its bias
+        own = place and made[place - 1].dim() == 2 and made[place - 1].shape[1] == len(one)
+        if one.dim() == 1 and other.dim() > 1 and len(one) == len(other) and not own:
             made[place : place + 2] = other, one
         place += 2 if len(one) == len(other) and min(one.dim(), other.dim()) == 1 else 1
     return made
@@ -321,7 +352,8 @@ def put_stubs(module, stubs):
     """Other functions in the place of both densities: sums of their arguments, and the product of the first two."""
     for name, weights in stubs.items():
 
-        def stub(*arguments, weights=weights):
+        def stub(*arguments, weights=weights, **named):
+            arguments = [*arguments, *named.values()]
             values = [torch.as_tensor(each) for each in arguments[-len(weights) :]]
             return (values[0] * values[1] + sum(w * each for w, each in zip(weights, values))).sum(-1)
 
@@ -414,7 +446,7 @@ def job_network(module, job):
         "kinds": [type(each).__name__ for each in net.modules()],
     }
     if init_error is None and hasattr(net, "_weight_init"):
-        answer["again"] = guarded(initialise_again, copy.deepcopy(net), job["seed"])
+        answer["again"] = guarded(lambda: initialise_again(copy.deepcopy(net), job["seed"]))
     fill(job["weights"], net)
 
     def forward(inputs):

@@ -97,9 +97,10 @@ class Ask:
         error = answer.get("error", "")
         if not isinstance(error, str):
             raise Failure("gives no readable answer")
-        if "NotImplementedError" in error:
-            number = re.search(r"NotImplementedError: (\S+)", error)
-            return "not answered yet" + (f" ({number[1]})" if number and not number[1].startswith("(") else "")
+        if unanswered := re.match(r"NotImplementedError(?:: (\d\([a-z]\)\S*))?(?: \(|$)", error):
+            return "not answered yet" + (f" ({unanswered[1]})" if unanswered[1] else "")
+        if 'is missing the required "forward" function' in error:
+            return "the network has no forward(): is its name misspelt?"
         if "all elements of input should be between 0 and 1" in error:
             return "BCELoss on logits: BCEWithLogitsLoss is meant for them"
         if "a NoneType is returned" in error:

@@ -172,7 +172,8 @@ def langevin(ask, draw, sheet):
     score = {"size": 3e3, "matrix": 20 * draw.normal(2, 2), "offset": draw.normal(2)}
     names = "langevin_dynamics ScoreMatching.langevin_dynamics"
     (answer,) = ask.calls(call(names, score, x, sigmas, iterations, eps, seed=1))
-    if "there is no function" in answer.get("error", ""):  # the other form: it draws its own start
+    own_start = "there is no function" in answer.get("error", "")
+    if own_start:  # the other form
         (answer,) = ask.calls(call("langevin_dynamics_sample", score, count, sigmas, iterations, eps, seed=1))
     if "error" in answer:
         return sheet.all(answer["error"])
@@ -188,6 +189,8 @@ def langevin(ask, draw, sheet):
     sheet["steps"] = changed_arguments(answer, ("scorenet", "x", "sigmas"))
     if len(asked) != total:
         sheet["steps"] = f"{len(asked)} steps: {iterations} for each of the {len(sigmas)} levels, {total}, are asked"
+    elif not own_start and not same(asked[0][0], x):
+        sheet["steps"] = "does not start from the x that is given"
     elif last.shape != (count, 2):
         sheet["steps"] = f"the last samples have the shape {list(last.shape)}, {[count, 2]} is asked"
     elif value.dim() == 3 and value.shape[1:] == (count, 2) and len(value) < total:

@@ -53,12 +53,16 @@ def pick(parameters, expected):
 
 def judge_network(answer, weights, inputs, sheet, expected, shapes, formula, mistakes, again=True):
     """layers, form, value and gradient; `shapes` are those that the output may have. `again`: it was asked twice."""
-    found = [tuple(each.shape) for each in answer["parameters"]]
+    shapes_made = [tuple(each.shape) for each in answer["parameters"]]
+    # A matrix of a student's own may be the transpose of a Linear's
+    turned = [len(each) == 2 and each not in expected and each[::-1] in expected for each in shapes_made]
+    found = [each[::-1] if turn else each for each, turn in zip(shapes_made, turned)]
+    made = [each.T if turn else each for each, turn in zip(weights_from(weights, shapes_made), turned)]
     sheet["layers"] = compare_layers(found, expected)
     forward = answer["forward"][0]
     if "error" in forward:
         return sheet.all(forward["error"], "form", "value", "gradient")
-    value, pairs = forward["value"], pick(weights_from(weights, found), expected)
+    value, pairs = forward["value"], pick(made, expected)
     fits = tuple(value.shape) in shapes and value.dtype.is_floating_point
     sheet["form"] = "" if fits else f"{value.dtype} of shape {list(value.shape)}, float32 {list(shapes[0])} is asked"
     sheet["form"] = sheet["form"].replace("torch.", "")

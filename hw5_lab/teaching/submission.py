@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hw5_lab.teaching.child import without_magics
 from hw5_lab.teaching.sandbox import ROOT
 
 LARGEST_FILE, LARGEST_TOTAL, MOST_FILES, DEEPEST = 5 * 2**20, 20 * 2**20, 500, 8  # of one submission
@@ -128,11 +129,9 @@ def code_of(content):
         sources = ["".join(cell["source"]) for cell in cells if cell.get("cell_type") == "code"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return b"raise SyntaxError('this notebook cannot be read')\n"
-    lines = []
-    for source in sources:
-        if not source.lstrip().startswith("%%") or source.lstrip().startswith(("%%time", "%%capture")):
-            lines += [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in source.split("\n")]
-    return "\n".join(lines).encode("utf-8", "replace") + b"\n"
+    kept = ("%%time", "%%capture", "%%writefile", "%%file")
+    sources = [each for each in sources if not each.lstrip().startswith("%%") or each.lstrip().startswith(kept)]
+    return without_magics("\n".join(sources)).encode("utf-8", "replace") + b"\n"
 
 
 def rank(path, name):

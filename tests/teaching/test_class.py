@@ -68,13 +68,19 @@ def test_a_notebook_is_its_code_cells_without_magics(tmp_path):
         {"cell_type": "code", "source": ["%matplotlib inline\n", "!pip install x\n", "class VAE:\n", "    pass\n"]},
         {"cell_type": "code", "source": "%%bash\nrm -rf /"},
         {"cell_type": "code", "source": ["if True:\n", "    %time\n", "    x = 1"]},
+        {
+            "cell_type": "code",
+            "source": ["dict?\n", "told = ('%d images'\n", "        % 3)\n", "assert (1\n", "   != 2)"],
+        },
+        {"cell_type": "code", "source": "%%writefile hw5_vae.py\nwritten = 1"},
     ]
     (tmp_path / "hw5_vae.ipynb").write_text(json.dumps({"cells": cells}))
     found = gather([tmp_path / "hw5_vae.ipynb"], tmp_path / "g")
     text = (found.folder / found.files["hw5_vae"]).read_text()
     names = {}
     exec(text, names)
-    assert names["x"] == 1 and "VAE" in names and "rm -rf" not in text and "Title" not in text
+    assert (names["x"], names["told"], names["written"]) == (1, "3 images", 1)
+    assert "VAE" in names and "rm -rf" not in text and "Title" not in text
     assert b"cannot be read" in code_of(b"[1, 2") and b"cannot be read" in code_of(
         b'{"cells": [{"cell_type": "code"}]}'
     )

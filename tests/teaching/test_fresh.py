@@ -3,7 +3,7 @@
 from itertools import zip_longest
 
 import pytest
-from graded import edited, lost, raw_of, said
+from graded import PLAIN, edited, lost, raw_of, said
 from submissions import fresh
 
 from hw5_lab.teaching import judging
@@ -47,6 +47,13 @@ def test_fresh_right_solutions_lose_nothing(box, tmp_path):
     assert total >= 20
 
 
+LEVELS = "\n\nlevels_of = generate_noise_levels\ndef generate_noise_levels(*a):\n    return levels_of(*a).tolist()\n"
+
+
+def plain_or_edited(file, edits):
+    return edited(file, edits) if edits else PLAIN[file]
+
+
 PRIOR = "torch.zeros_like(mu), torch.ones_like(mu))"
 STEP = "noise = torch.randn_like(x)\n            x = x + alpha * scorenet(x, sigma) + torch.sqrt(2 * alpha) * noise"
 PER_COLUMN = """columns = zip(z.unbind(1), mu.unbind(1), sigma_square.unbind(1), strict=True)
@@ -60,6 +67,11 @@ PER_COLUMN = """columns = zip(z.unbind(1), mu.unbind(1), sigma_square.unbind(1),
             "4(c) sampler",
             (STEP, STEP.replace("torch.randn_like(x)", "torch.randn(2)")),
             {"noise": "one noise for all samples: each needs its own"},
+        ),
+        (
+            "4(c) sampler",
+            ("    for sigma in sigmas:", "    x = torch.rand_like(x)\n    for sigma in sigmas:"),
+            {"steps": "does not start from the x that is given"},
         ),
         (
             "4(c) sampler",
@@ -122,6 +134,68 @@ PER_COLUMN = """columns = zip(z.unbind(1), mu.unbind(1), sigma_square.unbind(1),
 def test_a_mistake_is_called_what_it_is(box, tmp_path, question, edits, expected):
     file = QUESTIONS[question].file
     assert lost(raw_of(box, tmp_path / "s", [question], **{file: edited(file, edits)})) == {question: expected}
+
+
+OWN_WEIGHTS = (
+    "        self.fc1 = nn.Linear(latent_dimension, hidden_units)\n        self.fc2 = nn.Linear(hidden_units, data_dimension)\n",
+    "        self.W1 = nn.Parameter(0.1 * torch.randn(latent_dimension, hidden_units))\n"
+    "        self.b1 = nn.Parameter(torch.zeros(hidden_units))\n"
+    "        self.W2 = nn.Parameter(0.1 * torch.randn(hidden_units, data_dimension))\n"
+    "        self.b2 = nn.Parameter(torch.zeros(data_dimension))\n",
+    "torch.tanh(self.fc1(z))",
+    "torch.tanh(z @ self.W1 + self.b1)",
+    "self.fc2(hidden))\n\n\nclass VAE",
+    "hidden @ self.W2 + self.b2)\n\n\nclass VAE",
+)
+ALIAS = "\n\nbound = elbo\nelbo = lambda z, mu, s, x, p: bound(z, mu, s, x, p)\n"
+
+
+@pytest.mark.parametrize(
+    "question, file, edits, more, remark",
+    [
+        ("2(a)", "hw5_vae", OWN_WEIGHTS, "", ""),
+        ("2(c)", "hw5_vae", (), f"{ALIAS}main()\n", "calls main() at import: left out"),
+        ("2(c)", "hw5_vae", (), f"{ALIAS}get_ipython().run_line_magic('matplotlib', 'inline')\n", ""),
+        ("2(c)", "hw5_vae", ("logpdf_bernoulli(x, p)\n    return", "logpdf_bernoulli(x=x, p=p)\n    return"), "", ""),
+        ("2(b)iii", "hw5_vae", ("torch.randn_like(mu)", "torch.randn(mu.shape, device='mps')"), "", "asks for a GPU"),
+        ("2(b)ii", "hw5_vae", ("(x, p):\n    terms", "(x: Float[torch.Tensor, 'b d'], p):\n    terms"), "", ""),
+        ("2(c)", "hw5_vae", (), "\n!pip install torch\n", ""),
+        (
+            "4(a)",
+            "hw5_gan",
+            ("        super().__init__()\n", "        super().__init__()\n        self.F = nn.functional\n"),
+            "",
+            "",
+        ),
+        ("4(c) sampler", "hw5_diffusion", ("            yield x", "            yield x.detach().numpy()"), "", ""),
+        ("4(b) levels", "hw5_diffusion", (), LEVELS, ""),
+    ],
+)
+def test_other_right_forms(box, tmp_path, question, file, edits, more, remark):
+    """Weights of one's own, names for one's own functions, keywords, a Mac's GPU, what a notebook leaves in a script."""
+    raw = raw_of(box, tmp_path / "s", [question], **{file: plain_or_edited(file, edits) + more})
+    assert lost(raw) == {} and remark in said(raw) and bool(remark) == bool(raw["notes"]), said(raw)
+
+
+def test_a_function_that_holds_comments_only_may_be_indented_with_tabs(box, tmp_path):
+    text = edited(
+        "hw5_vae",
+        (
+            "def interpolate_mu(mua, mub, alpha=0.5):\n    return alpha * mua + (1 - alpha) * mub",
+            "def interpolate_mu(mua, mub, alpha=0.5):\n    pass",
+        ),
+    )
+    text = text.replace("    ", "\t").replace("\tpass", "\t# my answer")
+    assert set(lost(raw_of(box, tmp_path / "s", ["2(c)", "2(e)iii"], hw5_vae=text))) == {"2(e)iii"}
+
+
+def test_an_error_that_is_no_missing_answer_is_shown(box, tmp_path):
+    text = edited("hw5_gan", ("def forward(self, x)", "def foward(self, x)"))
+    found = lost(raw_of(box, tmp_path / "s", ["4(a)"], hw5_gan=text))
+    assert "the network has no forward(): is its name misspelt?" in found["4(a)"].values(), found
+    text = edited("hw5_vae", ("    eps = ", "    torch.softmax(torch.arange(7), 0)\n    eps = "))
+    found = lost(raw_of(box, tmp_path / "v", ["2(b)iii"], hw5_vae=text))
+    assert not any("not answered" in why for why in found["2(b)iii"].values()), found
 
 
 def test_a_bound_that_cannot_call_its_own_right_densities_loses_its_value(box, tmp_path):
