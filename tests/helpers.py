@@ -93,6 +93,11 @@ def one_quickly(*others):
     )
 
 
+def first_quickly(values, quick=1):
+    """The values for parametrize; all but the first are marked slow, for what is nearly the same in each."""
+    return [pytest.param(value, marks=pytest.mark.slow if i >= quick else ()) for i, value in enumerate(values)]
+
+
 blank = pytest.mark.usefixtures("blank_figures")  # see conftest.py
 
 

@@ -366,6 +366,7 @@ def test_main_numbers_have_readable_names_and_others_are_left_out():
     assert "look real" not in page_of("gan"), "noise can have a high precision"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wide vae", "wide gan", "wide diffusion"])
 def test_a_page_is_written_in_a_moment(name, tmp_path):
     """A loose bound in s, for a machine under load. At rest it is less than one second."""

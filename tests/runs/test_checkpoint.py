@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 from children import contents, same
-from helpers import blank, MODULES, one_quickly, small, small_sample
+from helpers import MODULES, blank, first_quickly, one_quickly, small, small_sample
 
 import hw5_utils as utils
 import hw5_vae
@@ -220,7 +220,7 @@ ODD = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(ODD)))
+@pytest.mark.parametrize("number", first_quickly(range(len(ODD)), 14))
 def test_odd_contents_of_a_checkpoint_are_refused(number, cut_run, tmp_path, capsys):
     folder = cut_run("hw5_vae", tmp_path / "out", "--hidden_units", 5)
     state = load_tensors(folder / "checkpoint.pt")
@@ -249,7 +249,7 @@ GAN_ODD = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(GAN_ODD)))
+@pytest.mark.parametrize("number", first_quickly(range(len(GAN_ODD))))
 def test_odd_contents_of_a_gans_checkpoint_are_refused(number, cut_run, tmp_path, capsys):
     folder = cut_run("hw5_gan", tmp_path / "out")
     state = load_tensors(folder / "checkpoint.pt")

@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 from children import EPOCHS, Child, arguments, assert_same_run, contents, stop_early, wait_for
-from helpers import blank, MODULES, one_quickly, rows, small
+from helpers import blank, first_quickly, MODULES, one_quickly, rows, small
 
 import hw5_utils as utils
 import hw5_vae
@@ -30,7 +30,7 @@ def one_line(capsys, *words):
 # ---- a folder is one run
 
 
-@pytest.mark.parametrize("kind", ["soft", "none"])
+@pytest.mark.parametrize("kind", first_quickly(["soft", "none"]))
 def test_file_systems_without_locks(kind, tmp_path, monkeypatch):
     """A lock is then a file that is not empty, or there is none."""
 
@@ -297,6 +297,7 @@ def test_a_run_that_came_first_is_not_overwritten(tmp_path):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"] == {"seed": 1}
 
 
+@pytest.mark.slow
 def test_paths_for_weights_that_cannot_be_written(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o555)
     nobody = 65534 if os.getuid() == 0 else None  # root may write everywhere
@@ -309,7 +310,7 @@ def test_paths_for_weights_that_cannot_be_written(tmp_path):
 # ---- disks, folders that vanish, second processes
 
 
-@pytest.mark.parametrize("epoch", [1, 3])
+@pytest.mark.parametrize("epoch", first_quickly([1, 3]))
 def test_a_folder_that_takes_the_place_of_a_running_runs_is_left_alone(epoch, tmp_path, capsys, monkeypatch):
     """During training, and while the model is measured."""
     out, kept, calls = tmp_path / "out", tmp_path / "kept", []

@@ -16,7 +16,7 @@ import pytest
 import torch
 from children import Child, arguments, assert_same_run, contents, stop_early, wait_for
 from helpers import blank, small_sample
-from helpers import MODULES, each, one_quickly, rows, small
+from helpers import MODULES, each, first_quickly, one_quickly, rows, small
 
 import hw5_lab.runs.flags
 import hw5_lab.runs.progress
@@ -180,7 +180,7 @@ def test_a_run_goes_on_to_more_epochs(name, finished, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "no other folder was made"
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("killed", first_quickly([False, True]))
 def test_more_epochs_are_not_forgotten_by_a_stop_before_the_first_of_them(killed, tmp_path, monkeypatch, capsys):
     """Ctrl-C in it, or a kill before the checkpoint says of how many epochs the run is now."""
     folder = tmp_path / "out"
@@ -205,6 +205,7 @@ def test_evaluate_measures_no_other_weights_than_the_checkpoints(tmp_path, capsy
     assert "--evaluate measures the weights in checkpoint.pt" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_whose_data_have_moved_takes_those_of_the_default_folder(tmp_path, monkeypatch):
     """As on another machine. That they are the same is checked."""
     shutil.copytree(small_sample(), tmp_path / "old")
@@ -215,6 +216,7 @@ def test_a_run_whose_data_have_moved_takes_those_of_the_default_folder(tmp_path,
     assert hw5_vae.main(["--output_dir", str(tmp_path / "out"), "--evaluate", "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_gray_training_images_are_not_measured_as_if_they_were_tossed(tmp_path, coarse_integral):
     line = small("hw5_vae", tmp_path, "--latent_dimension", 2, "--measure", "full", "--edition", "dynamic")
     assert hw5_vae.main(line) == 0

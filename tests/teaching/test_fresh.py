@@ -150,6 +150,7 @@ OWN_WEIGHTS = (
 ALIAS = "\n\nbound = elbo\nelbo = lambda z, mu, s, x, p: bound(z, mu, s, x, p)\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "question, file, edits, more, remark",
     [
