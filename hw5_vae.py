@@ -577,11 +577,12 @@ def main(argv=None):
     try:
         torch.manual_seed(args.seed)
         vae = VAE(args)
+        first = [weight.clone() for weight in vae.parameters()]
         try:
             vae.train()
         except KeyboardInterrupt:
-            if not vae.optimizer.state:
-                raise
+            if all(map(torch.equal, first, vae.parameters())):
+                raise  # no update yet: weights in --e_path and --d_path stay
             say("Stopped: figures, and weights in --e_path and --d_path, are those of the training so far.")
             vae.save_weights()
             code = 130

@@ -24,11 +24,12 @@ def runs(folder):
             history = list(csv.DictReader(history.open())) if history.exists() else []
             main = next((name for name in MAIN_NUMBERS if history and name in history[-1]), None)
             number = f"{main} {float(history[-1][main]):.1f}" if main else "no epoch yet"
-            words = command.split()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not of a run, or moved at this moment
+        except (OSError, ValueError, KeyError, TypeError):  # not of a run, or moved at this moment
+            continue
+        if not isinstance(command, str):
             continue
         end = "" if mark.with_name("metrics.json").exists() else ", unfinished"
-        rows.append((began, mark.parent.name, f"{count(len(history), 'epoch')}{end}", number, " ".join(words)))
+        rows.append((began, mark.parent.name, f"{count(len(history), 'epoch')}{end}", number, command))
     date = lambda began: time.strftime("%Y-%m-%d %H:%M", time.localtime(began))
     return [(name, date(began), *rest) for began, name, *rest in sorted(rows)]
 

@@ -88,9 +88,7 @@ both = pytest.mark.parametrize("name", ["hw5_vae", "hw5_gan"])  # that train on 
 
 def one_quickly(*others):
     """The VAE's script and, marked slow, others, for what takes long and is nearly the same in each."""
-    return pytest.mark.parametrize(
-        "name", ["hw5_vae", *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
-    )
+    return pytest.mark.parametrize("name", first_quickly(["hw5_vae", *others]))
 
 
 def first_quickly(values, quick=1):

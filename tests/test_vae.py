@@ -401,6 +401,23 @@ def test_ctrl_c_before_the_first_update_leaves_the_weights_that_are_there(tmp_pa
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["e.pt"]
 
 
+def test_ctrl_c_keeps_what_an_optimizer_without_memory_has_learned(tmp_path, monkeypatch):
+    """Plain SGD has no state that would tell of its updates."""
+    path = tmp_path / "e.pt"
+
+    def one_update(self, first=0):
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        self.step(torch.rand(3, 784).round())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hw5_vae.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(hw5_vae.VAE, "epochs", one_update)
+    monkeypatch.setattr(hw5_vae.VAE, "visualize", lambda self: None)
+    monkeypatch.setattr(hw5_vae.VAE, "held_out_images", torch.zeros(2, 784))
+    assert hw5_vae.main(["--e_path", str(path), "--hidden_units", "5"]) == 130
+    assert path.exists()
+
+
 def test_weights_of_other_networks_are_refused(tmp_path):
     """Those of another size, the two files swapped, and a file that holds no weights."""
     paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}

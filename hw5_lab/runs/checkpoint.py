@@ -76,7 +76,7 @@ def load(part, state):
         weights = [weight for group in part.param_groups for weight in group["params"]]
         for number, kept in state["state"].items():
             for name, value in kept.items():
-                if name in LIKE_WEIGHTS and value.shape != weights[number].shape:
+                if name in LIKE_WEIGHTS and torch.is_tensor(value) and value.shape != weights[number].shape:
                     raise ValueError(f"{name} is {list(value.shape)} beside a weight of {list(weights[number].shape)}")
         for group in state["param_groups"]:
             if not math.isfinite(group["lr"]) or group["lr"] < 0:

@@ -22,7 +22,7 @@ from hw5_utils import Fault, write_atomically
 # The figures that runs of all editions write
 FIGURE = re.compile(
     r"(data|data_space|elbo|gap|goal|inter_class_interpolation|interpolation|latent_space|losses|"
-    r"manifold|quality|reconstructions|samples|samples_epoch_[\d.]+|score_field|trajectories|"
+    r"manifold|quality|reconstructions|samples|samples_epoch_\d+(?:\.\d+)?|score_field|trajectories|"
     r"updates)\.png"
 )
 OWN = {"run.json", "checkpoint.pt", "metrics.json", "history.csv", "explore.html", "best.pt", "classifier.pt"}

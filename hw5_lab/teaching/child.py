@@ -351,9 +351,12 @@ class PlainScore(nn.Module):
 def put_stubs(module, stubs):
     """Other functions in the place of both densities: sums of their arguments, and the product of the first two."""
     for name, weights in stubs.items():
+        real = getattr(module, name, None) or getattr(getattr(module, "VAE", None), name, None)
+        order = list(inspect.signature(real).parameters) if callable(real) else []
 
-        def stub(*arguments, weights=weights, **named):
-            arguments = [*arguments, *named.values()]
+        def stub(*arguments, weights=weights, order=order, **named):
+            known = [each for each in order if each in named]
+            arguments = [*arguments, *map(named.get, known or named)]
             values = [torch.as_tensor(each) for each in arguments[-len(weights) :]]
             return (values[0] * values[1] + sum(w * each for w, each in zip(weights, values))).sum(-1)
 

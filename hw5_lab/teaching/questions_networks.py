@@ -54,8 +54,9 @@ def pick(parameters, expected):
 def judge_network(answer, weights, inputs, sheet, expected, shapes, formula, mistakes, again=True):
     """layers, form, value and gradient; `shapes` are those that the output may have. `again`: it was asked twice."""
     shapes_made = [tuple(each.shape) for each in answer["parameters"]]
-    # A matrix of a student's own may be the transpose of a Linear's
-    turned = [len(each) == 2 and each not in expected and each[::-1] in expected for each in shapes_made]
+    # A matrix of a student's own may be the transpose of a Linear's; a Linear that is one has its sizes swapped
+    own = "Linear" not in answer["kinds"]
+    turned = [own and len(each) == 2 and each not in expected and each[::-1] in expected for each in shapes_made]
     found = [each[::-1] if turn else each for each, turn in zip(shapes_made, turned)]
     made = [each.T if turn else each for each, turn in zip(weights_from(weights, shapes_made), turned)]
     sheet["layers"] = compare_layers(found, expected)

@@ -157,7 +157,7 @@ ALIAS = "\n\nbound = elbo\nelbo = lambda z, mu, s, x, p: bound(z, mu, s, x, p)\n
         ("2(a)", "hw5_vae", OWN_WEIGHTS, "", ""),
         ("2(c)", "hw5_vae", (), f"{ALIAS}main()\n", "calls main() at import: left out"),
         ("2(c)", "hw5_vae", (), f"{ALIAS}get_ipython().run_line_magic('matplotlib', 'inline')\n", ""),
-        ("2(c)", "hw5_vae", ("logpdf_bernoulli(x, p)\n    return", "logpdf_bernoulli(x=x, p=p)\n    return"), "", ""),
+        ("2(c)", "hw5_vae", ("logpdf_bernoulli(x, p)\n    return", "logpdf_bernoulli(p=p, x=x)\n    return"), "", ""),
         ("2(b)iii", "hw5_vae", ("torch.randn_like(mu)", "torch.randn(mu.shape, device='mps')"), "", "asks for a GPU"),
         ("2(b)ii", "hw5_vae", ("(x, p):\n    terms", "(x: Float[torch.Tensor, 'b d'], p):\n    terms"), "", ""),
         ("2(c)", "hw5_vae", (), "\n!pip install torch\n", ""),
@@ -254,3 +254,15 @@ def test_the_exact_kl_is_named_also_beside_a_wrong_density(box, tmp_path):
     )
     found = lost(raw_of(box, tmp_path / "a", ["2(c)"], hw5_vae=text))
     assert "the exact KL of Eq. 1" in found["2(c)"]["value"] and "form" not in found["2(c)"], found
+
+
+def test_sizes_that_are_swapped_are_no_layers_of_ones_own(box, tmp_path):
+    text = edited(
+        "hw5_vae",
+        (
+            "self.fc1 = nn.Linear(latent_dimension, hidden_units)",
+            "self.fc1 = nn.Linear(hidden_units, latent_dimension)",
+        ),
+    )
+    found = lost(raw_of(box, tmp_path / "s", ["2(a)"], hw5_vae=text))
+    assert "2 layers with weights (Linear 500->2, " in found["2(a)"]["layers"], found
