@@ -13,6 +13,7 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -29,6 +30,7 @@ import hw5_gan
 import hw5_utils as utils
 import hw5_vae
 from hw5_lab import door
+from hw5_lab.experiments import refine
 from plain import plain_networks
 
 # Flags, and the epochs after which the model is as good as the course's loop after all its epochs
@@ -103,7 +105,9 @@ def plain_load(path):
 
 def experiment(script, data_dir, *flags):
     """What `python SCRIPT FLAGS` trains, on the CPU."""
-    line = ["--data_dir", str(data_dir), "--device", "cpu", *map(str, flags)]
+    line = ["--device", "cpu", *map(str, flags)]
+    if script != "hw5_diffusion":
+        line += ["--data_dir", str(data_dir)]
     return door.build(script, door.parse_args(script, line))
 
 
@@ -139,6 +143,32 @@ def our_gan(data_dir, *flags):
             real = gan.scale(gan.train_images[indices])
             torch.stack(gan.step(real, gan.draw_z(len(real), gan.noise_rng))).tolist()
             yield
+
+
+# Other commands whose epochs are timed
+EPOCHS = {
+    "`hw5_vae.py --refine_encoder 400`, refining": ("hw5_vae", ["--refine_encoder", 400]),
+    "`hw5_vae.py --train_size 60000`": ("hw5_vae", ["--train_size", 60_000]),
+    "`hw5_vae.py --train_size 60000 --refine_encoder 160`, refining": (
+        "hw5_vae",
+        ["--train_size", 60_000, "--refine_encoder", 160],
+    ),
+    "`hw5_vae.py --edition dynamic`": ("hw5_vae", ["--edition", "dynamic"]),
+    "`hw5_vae.py --edition dynamic-deep`": ("hw5_vae", ["--edition", "dynamic-deep"]),
+    "`hw5_gan.py --edition cs446-tuned`": ("hw5_gan", ["--edition", "cs446-tuned"]),
+    "`hw5_diffusion.py`": ("hw5_diffusion", []),
+    "`hw5_diffusion.py --edition s24`": ("hw5_diffusion", ["--edition", "s24"]),
+}
+
+RUNS = "hw5_vae.py", "hw5_diffusion.py", "hw5_diffusion.py --edition s24"  # commands that are timed as a whole
+
+
+def our_epochs(data_dir, script, flags):
+    """The epochs of a run with these flags, of its refinement where it has one."""
+    ours = experiment(script, data_dir, *flags)
+    if "--refine_encoder" in flags:
+        return refine.epochs(ours.homework, ours.more_parts["refiner"], ours.args.refine_encoder)
+    return ours.homework.epochs()
 
 
 # ------------------------------------------------------------------------------------------------- the floors
@@ -341,9 +371,7 @@ def main(argv=None):
         "benchmark.py", description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--data_dir", type=Path, default=ROOT / "data", help="folder of the four MNIST files")
-    parser.add_argument(
-        "--rounds", type=int, default=7, help="turns of each contender; 0 for the last two tables alone"
-    )
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each contender; 0 for time to quality alone")
     parser.add_argument("--vae_epochs", type=int, default=200, help="of the course's loop in a last table; 0 for none")
     parser.add_argument("--gan_epochs", type=int, default=30, help="the same for the GAN")
     args = parser.parse_args(argv)
@@ -357,9 +385,33 @@ def main(argv=None):
     )
     if rounds:
         compare_speed(data_dir, rounds, count)
+        compare_epochs(data_dir, rounds)
+        compare_runs(data_dir, max(1, rounds // 2))
     for name, epochs in (("vae", args.vae_epochs), ("gan", args.gan_epochs)):
         if epochs:
             time_to_quality(name, data_dir, epochs)
+
+
+def compare_epochs(data_dir, rounds):
+    """A table of how long an epoch of other commands takes."""
+    loops = {name: our_epochs(data_dir, *command) for name, command in EPOCHS.items()}
+    seconds = interleave(loops, 1, rounds)
+    rows = [[name, in_words(values, unit=" s")] for name, values in seconds.items()]
+    print_table("Epochs of other commands", ["loop", "an epoch"], rows)
+
+
+def compare_runs(data_dir, rounds):
+    """A table of how long whole runs take, as a user waits: with the measurement, the figures and the page."""
+    seconds = {command: [] for command in RUNS}
+    for _ in range(rounds):
+        for command, values in seconds.items():
+            script, *flags = command.split()
+            data = [] if script == "hw5_diffusion.py" else ["--data_dir", data_dir]
+            with tempfile.TemporaryDirectory() as folder:
+                output = ["--output_dir", Path(folder) / "run"]
+                values.append(seconds_of(script, *flags, "--device", "cpu", "--quiet", *data, *output))
+    rows = [[f"`python {command}`", in_words(values, unit=" s")] for command, values in seconds.items()]
+    print_table("Whole runs", ["command", "time"], rows)
 
 
 def compare_speed(data_dir, rounds, count):

@@ -8,6 +8,7 @@ Each run goes to a folder of its own. A run that is finished is only read, one t
 """
 
 import argparse
+import csv
 import json
 import shlex
 import statistics
@@ -17,25 +18,32 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ELBO = {"ELBO": "test_elbo", "log p(x)": "test_log_likelihood_exact"}
+ENDS = {"bound, training": "train_elbo", "held-out": "test_elbo"}
 BOUND = {**ELBO, "bound, 500 samples": "test_importance_weighted_bound"}
 FRECHET = {"Fréchet distance": "frechet_distance", "of real images": "frechet_distance_real"}
 DISTANCE = {"distance to the data": "sliced_wasserstein", "of two draws of data": "sliced_wasserstein_data"}
 ROWS = {  # what is run, the first seed, the numbers
     "vae": ("hw5_vae.py", 1234, ELBO),
     "refined": ("hw5_vae.py --refine_encoder 400", 1234, ELBO),
+    "all-images": ("hw5_vae.py --train_size 60000 --epochs 100 --refine_encoder 160", 1234, ELBO),
     "gan": ("hw5_gan.py", 2, FRECHET),
     "tuned": ("hw5_gan.py --edition cs446-tuned", 2, FRECHET),
     "diffusion": ("hw5_diffusion.py", 446, DISTANCE),
+    "s24": ("hw5_diffusion.py --edition s24", 446, DISTANCE),
     "dynamic": ("hw5_vae.py --edition dynamic --iwae_samples 500 --measure full", 1234, BOUND),
     "dynamic-deep": ("hw5_vae.py --edition dynamic-deep --iwae_samples 500 --measure full", 1234, BOUND),
+    "uva": ("hw5_vae.py --edition uva", 1234, {**ENDS, "held-out": "validation_elbo"}),
+    "uva-2": ("hw5_vae.py --edition uva --latent_dimension 2", 1234, {**ENDS, "held-out": "validation_elbo"}),
+    "ese546": ("hw5_vae.py --edition ese546", 1234, ENDS),
+    "hw8": ("hw5_vae.py --edition hw8", 1234, ENDS),
 }
 
 
 def metrics_of(row, seed, args):
-    """metrics.json of a row's run with this seed, which is run, resumed, or only read."""
+    """What a row's run with this seed came to, its last epoch and metrics.json; it is run, resumed, or only read."""
     folder = args.output_dir / f"{row}-{seed}"
     line = [*ROWS[row][0].split(), "--seed", seed, "--output_dir", folder, "--resume", "--quiet"]
-    if args.data_dir and row != "diffusion":
+    if args.data_dir and line[0] != "hw5_diffusion.py":
         line += ["--data_dir", args.data_dir]
     line = [str(word) for word in [*line, *args.flags]]
     if not (folder / "metrics.json").exists():
@@ -45,7 +53,9 @@ def metrics_of(row, seed, args):
     metrics = json.loads((folder / "metrics.json").read_text())
     if metrics["command"] != shlex.join(["python", *line]):
         raise SystemExit(f"{folder}: holds another run, {metrics['command']}; name another --output_dir")
-    return metrics
+    with open(folder / "history.csv", newline="") as history:
+        *_, last = csv.DictReader(history)
+    return {**{name: float(value) for name, value in last.items() if value}, **metrics}
 
 
 def seeds(first, count):

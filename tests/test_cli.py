@@ -29,7 +29,8 @@ from helpers import (
     small,
     small_sample,
 )
-from seeds import seeds
+import benchmark
+import seeds
 
 import hw5_diffusion
 import hw5_gan
@@ -643,8 +644,44 @@ def test_the_benchmark_works_on_the_sample_and_says_so():
         assert course[4].strip() == "1" and sooner == pytest.approx([seconds[0] / seconds[1]] * 3, rel=0.02)
 
 
+@pytest.mark.slow
+def test_the_benchmark_times_epochs_and_whole_runs(capsys, monkeypatch):
+    """For refinement nothing is trained but the encoder."""
+    refined = "`hw5_vae.py --refine_encoder 400`, refining"
+    flags = ["--refine_encoder", 400, "--hidden_units", 20]
+    monkeypatch.setattr(
+        benchmark, "EPOCHS", {refined: ("hw5_vae", flags), "s24": ("hw5_diffusion", ["--edition", "s24"])}
+    )
+    monkeypatch.setattr(benchmark, "RUNS", ["hw5_vae.py --epochs 1 --hidden_units 20 --measure quick"])
+    monkeypatch.setattr(hw5_vae.VAE, "epochs", None)
+    benchmark.compare_epochs(small_sample(), 1)
+    benchmark.compare_runs(small_sample(), 2)
+    rows = [
+        line.split("|")[1:-1]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| `") or "s24" in line
+    ]
+    assert [row[0].strip() for row in rows] == [refined, "s24", f"`python {benchmark.RUNS[0]}`"]
+    for row in rows:
+        middle, least, most = (float(number) for number in re.findall(r"[\d.]+", row[1]))
+        assert 0 < least <= middle <= most
+
+
 def test_no_seed_of_a_table_is_counted_twice():
-    assert seeds(2, 4) == [2, 1, 3, 4] and seeds(1234, 3) == [1234, 1, 2] and seeds(1, 1) == [1]
+    assert seeds.seeds(2, 4) == [2, 1, 3, 4] and seeds.seeds(1234, 3) == [1234, 1, 2] and seeds.seeds(1, 1) == [1]
+
+
+def test_a_row_of_the_table_may_be_of_the_last_epoch(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", "nothing is run")
+    for seed, bounds in ((1234, (-103, -104)), (1, (-105, -106))):
+        folder = tmp_path / f"hw8-{seed}"
+        folder.mkdir()
+        line = f"python hw5_vae.py --edition hw8 --seed {seed} --output_dir {folder} --resume --quiet"
+        metrics = {"command": line, "revision": "of a test", "threads": 1, "test_elbo": bounds[1]}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "history.csv").write_text(f"epoch,train_elbo,test_elbo\n1,-200,-200\n2,{bounds[0]},{bounds[1]}\n")
+    seeds.main(["hw8", "--seeds", "2", "--output_dir", str(tmp_path)])
+    assert "| bound, training -104.0 ± 1.4, held-out -105.0 ± 1.4 | 2 |" in capsys.readouterr().out
 
 
 @pytest.mark.slow
