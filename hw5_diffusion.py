@@ -194,7 +194,10 @@ class DiffusionModel(nn.Module):
 
 
 class ScoreMatching:
-    """A score network, its training, samples from it, and figures. `args` needs only some of parse_args' fields."""
+    """A score network, its training, samples from it, and figures. `args` needs only some of parse_args' fields.
+
+    ValueError where the samples with all their steps would take more than 4 GB.
+    """
 
     defaults = DEFAULTS
     folder = Path(__file__).resolve().parent / "outputs" / "figures"
@@ -209,6 +212,11 @@ class ScoreMatching:
 
     def __init__(self, args=None):
         self.args = args = argparse.Namespace(**{**self.defaults, **vars(args or argparse.Namespace())})
+        if args.samples * args.langevin_steps > 5e7:
+            raise ValueError(
+                f"--samples {args.samples} with --langevin_steps {args.langevin_steps}: more than 4 GB, for all steps "
+                "are kept; use less of either"
+            )
         self.device = torch.device(args.device)
         torch.manual_seed(args.seed)
         self.network = self.Network().to(self.device)

@@ -222,6 +222,12 @@ def test_steps_are_those_of_the_homework():
     assert not ways[-1].requires_grad
 
 
+def test_more_steps_than_can_be_kept_are_refused():
+    model(samples=100_000, langevin_steps=500)
+    with pytest.raises(ValueError, match="--samples 100000 with --langevin_steps 501: more than 4 GB"):
+        model(samples=100_000, langevin_steps=501)
+
+
 def test_the_method_goes_from_where_it_is_told():
     """x_mod is the start, then the levels, steps at each, and their size at the last."""
     one, sigmas = model(), torch.tensor([0.2, 0.02])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import MODULES, ROOT, blank, one_quickly, rows, run_sooner, small
 
+import hw5_diffusion
 import hw5_lab.__main__
 import hw5_utils as utils
 import hw5_vae
@@ -168,6 +169,18 @@ def test_a_run_stopped_before_its_first_epoch_is_resumed_with_its_own_flags(name
     assert MODULES[name].main(["--output_dir", str(folder), "--resume", "--quiet", "--lr", "0.001"]) == 0
     settings = json.loads((folder / "run.json").read_text())["settings"]
     assert settings["seed"] == 5 and settings["lr"] == 0.001 and len(rows(folder)) == 2
+
+
+@pytest.mark.slow
+@blank
+def test_more_samples_are_refused_with_the_steps_of_the_run(tmp_path, capsys):
+    """The run's --langevin_steps, which the command does not name, decide."""
+    assert hw5_diffusion.main(small("hw5_diffusion", tmp_path, "--epochs", 1, "--langevin_steps", 501)) == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert hw5_diffusion.main(["--evaluate", "--samples", "100000", "--output_dir", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "--samples 100000 with --langevin_steps 501: more than 4 GB" in message and message.count("\n") == 1
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @blank
