@@ -124,7 +124,8 @@ def compute_denoising_loss(scorenet, training_data, sigmas, generator=None):
     """4(b). Denoising score matching, to be minimised: mean of sigma^2/2 |s(x~,sigma) + (x~-x)/sigma^2|^2, a scalar.
 
     x~ = x + sigma noise; training_data x [N,2], sigmas [L] > 0; one sigma, drawn uniformly, and one noise for each
-    point. The score of the perturbed data reaches the minimum, which is above 0 (Vincent 2011; Song and Ermon 2019).
+    point. The score of the perturbed data reaches the minimum, which is above 0 unless all points are equal
+    (Vincent 2011; Song and Ermon 2019).
     ValueError for no data, which have no mean loss, and for another shape.
     """
     x = torch.as_tensor(training_data, dtype=torch.float32)
@@ -469,7 +470,7 @@ def make_parser():
     flag = parser.add_argument_group("sampling").add_argument
     flag("--samples", **number(int, 1, 100_000), help="how many to draw")
     flag("--langevin_steps", **number(int, 1, 100_000), help="steps of sampling at each of the ten noise levels")
-    flag("--langevin_eps", **number(float, 1e-9, 1e-4), help="their size at the last level; larger ones diverge")
+    flag("--langevin_eps", **number(float, 1e-9, 1e-4), help="their size at the last level; from 2e-4 on they diverge")
     parser.set_defaults(**DEFAULTS)
     return parser
 

@@ -47,7 +47,8 @@ def discriminator_loss(real_logits, fake_logits):
 def generator_loss(fake_logits):
     """4(e). -E[log D(G(z))] in nats, to be minimised by G.
 
-    This is the non-saturating form: log(1 - D(G(z))) would have no gradient where D is sure that the image is fake.
+    This is the non-saturating form: log(1 - D(G(z))) would have hardly a gradient where D is sure that the image is
+    fake.
     """
     return cross_entropy(fake_logits, torch.ones_like(fake_logits))
 

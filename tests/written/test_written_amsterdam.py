@@ -350,25 +350,26 @@ def test_1_6_mistakes():
 
 
 def test_1_7_the_bound_needs_no_posterior():
-    """K switches: p(x) and p(z|x) are sums of 2^K terms, the bound has K terms, or is a mean over draws from q."""
+    """K switches, x = Az + noise: p(x) is a sum of 2^K terms; the bound is a closed form, or a mean over draws from q."""
+    noise = torch.distributions.Normal(0, 1)
 
-    def log_p_x_z(a, z, x=1.0):
-        return -((x - z @ a) ** 2) / 2 - math.log(2 * math.pi) / 2
+    def log_p_x_z(a, z):  # of x = (1, ..., 1)
+        return noise.log_prob(1 - z @ a.T).sum(-1)
 
-    def bound(a, m, x=1.0):
-        variance = (a**2 * m * (1 - m)).sum()  # of sum a_k z_k under q
-        reconstruction = -((x - m @ a) ** 2 + variance) / 2 - math.log(2 * math.pi) / 2
+    def bound(a, m):
+        variance = (m * (1 - m) * (a**2).sum(0)).sum()  # of A z under q, summed
+        reconstruction = -(((1 - a @ m) ** 2).sum() + variance + len(m) * math.log(2 * math.pi)) / 2
         return reconstruction - (m * (2 * m).log() + (1 - m) * (2 * (1 - m)).log()).sum()
 
     for k in range(2, 11):  # here the posterior can still be had, as a check
-        a, m, z = torch.randn(k), 0.1 + 0.8 * torch.rand(k), binary(k)
+        a, m, z = torch.randn(k, k), 0.1 + 0.8 * torch.rand(k), binary(k)
         q, prior = (m**z * (1 - m) ** (1 - z)).prod(1), torch.full((2**k,), 0.5**k)
         joint = prior * log_p_x_z(a, z).exp()
-        close(bound(a, m), q @ log_p_x_z(a, z) - kl(q, prior), "K terms instead of 2^K: is one missing?")
+        close(bound(a, m), q @ log_p_x_z(a, z) - kl(q, prior), "a closed form instead of 2^K terms: is one missing?")
         close(bound(a, m), joint.sum().log() - kl(q, joint / joint.sum()), "log p(x) - KL(q, p(z|x))")
 
     k, draws = 1000, 1000  # 2^1000 terms are beyond any computer
-    a, m = torch.randn(k), 0.1 + 0.8 * torch.rand(k)
+    a, m = torch.randn(k, k), 0.1 + 0.8 * torch.rand(k)
     z = sample_Bernoulli(m.expand(draws, k)).double()
     values = log_p_x_z(a, z) - k * LOG2 - logpdf_bernoulli(z, m.expand(draws, k))
     near(values, bound(a, m), "the bound of 1000 switches, from 1000 draws")
@@ -431,17 +432,24 @@ def test_1_9_reconstruction_and_regularisation_loss():
             reconstruction + regularisation + log_p_x, kl(q, posterior), "the sum is least for p(z|x), with -log p(x)"
         )
         close(-(posterior @ log_p_x_z) + kl(posterior, prior), -log_p_x, "there it is -log p(x)")
-    prior, log_p_x_z, _, _ = line_model()
+    prior, log_p_x_z, posterior, _ = line_model()
+    assert (log_p_x_z.diff() > 0).all(), "an infimum only: for every z there is one that explains x better"
+    assert kl(gaussian(*moments(posterior)), posterior) > 1e-4, "the Gaussian of its moments is not the posterior"
     for pair in GAUSSIANS:
         losses = kl_divergence(*parameters(*pair)) - gaussian(*pair) @ log_p_x_z
         close(losses, -(gaussian(*pair) @ eq_2(*pair)), "L_recon + L_reg = -elbo: is a sign wrong?")
 
 
 def test_1_9_mistakes():
-    """E_q[log p(x|z)] as a loss, without the minus, is least where all mass is on the z that explains x worst."""
+    """E_q[log p(x|z)] as a loss, without the minus, falls as mass moves to a z that explains x worse, to the worst of all."""
     for _ in range(20):
         _, log_p_x_z, _, _ = random_model()
         q = distributions(300, 4)
+        order = log_p_x_z.argsort()
+        moved = q.clone()
+        moved[:, order[0]] += q[:, order[1]]
+        moved[:, order[1]] = 0
+        assert (moved @ log_p_x_z <= q @ log_p_x_z + 1e-12).all(), "mass on a worse z"
         worst = torch.eye(4)[log_p_x_z.argmin()]
         assert (q @ log_p_x_z >= worst @ log_p_x_z - 1e-12).all(), "no q has less"
 
@@ -576,7 +584,7 @@ def test_1_11c_gradient_through_the_reparameterised_sample():
 
 
 def test_1_11c_mistakes():
-    """mu + sigma^2 eps has the variance sigma^4, and here gradients with another mean; by mu they agree for sigma = 1."""
+    """mu + sigma^2 eps has the variance sigma^4, and here gradients with another mean; with a jump in z so has mu + sigma eps."""
     _, log_p_x_z, _, _ = line_model()
     eps = gaussian(0, 1)
     for s in (0.6, 1.0):
@@ -594,6 +602,11 @@ def test_1_11c_mistakes():
         by_mean, by_variance = (mean_gradient(variance) - true).abs()
         assert by_variance > 0.03, "with sigma^2 eps the gradient by the variance is another"
         assert (by_mean > 0.03) == (s != 1), "by the mean too, unless sigma is 1"
+
+    mu = torch.tensor(0.3, requires_grad=True)  # p(x|z) is 0.9 for z > 0, else 0.1, and z = mu + eps
+    (true,) = torch.autograd.grad(torch.special.ndtr(mu) * math.log(0.9 / 0.1), mu)
+    (by_draw,) = torch.autograd.grad(torch.where(mu + Z > 0, 0.9, 0.1).log().sum() + 0 * mu, mu)
+    assert true > 0.8 and by_draw == 0, "a jump has no slope that a draw could see"
 
 
 # ------------------------------------------------------------------------ 2: generative adversarial networks
@@ -657,7 +670,7 @@ def test_2_3_mistakes():
 
 
 def test_2_4_saturation():
-    """By D's logit a log(1 - D) has the slope -D, near 0 where D is sure, and -log D has -(1 - D), near -1: same signs."""
+    """By D's logit log(1 - D) has the slope -D, near 0 where D is sure, -log D has -(1 - D): the same sign, but not over a batch."""
     a = sympy.Symbol("a", real=True)
     d = 1 / (1 + sympy.exp(-a))
     assert sympy.simplify(sympy.diff(sympy.log(1 - d), a) + d) == 0, "d/da log(1 - D) = -D"
@@ -674,6 +687,16 @@ def test_2_4_saturation():
         assert saturating < 0 and ours < 0, "both want a higher D(G(z))"
         if logit <= -10:
             assert abs(saturating) < 1e-4 and abs(ours) > 0.99, "where D is sure, only -log D has a gradient"
+
+    for rates, opposite in (((1.0, 1.0), False), ((1.0, -1.0), True)):  # of the logits, as a parameter of G moves
+        theta = torch.zeros(1, requires_grad=True)
+        fakes = (torch.tensor([-10.0, -3.0]) + torch.tensor(rates) * theta)[:, None]
+        v = -2 * discriminator_loss(torch.zeros(2, 1), fakes)
+        (saturating,), (ours,) = (
+            torch.autograd.grad(v, theta, retain_graph=True),
+            torch.autograd.grad(generator_loss(fakes), theta),
+        )
+        assert (saturating * ours < 0) == opposite, "the two weigh the samples of a batch differently"
 
 
 def test_2_4_the_slope_by_d():

@@ -248,7 +248,7 @@ def test_1e_same_gradient_for_the_decoder():
 
 
 def test_1e_neither_always_varies_less():
-    """Eq. 2 does not vary where q is the posterior, and less near it; far from it either equation can vary less."""
+    """Eq. 2 does not vary where q is the posterior; near it and far from it either equation can vary less."""
     prior, log_p_x_z, posterior, log_p_x = line_model()
     close(
         log_p_x_z + prior.log() - posterior.log(), log_p_x.expand(241), "with q = p(z|x), Eq. 2 is log p(x) at every z"
@@ -257,6 +257,12 @@ def test_1e_neither_always_varies_less():
     mean, deviation = moments(posterior)
     of_eq_1, of_eq_2 = variance(gaussian(mean, deviation), both_equations(mean, deviation, log_p_x_z))
     assert of_eq_2 < 0.1 * of_eq_1, "near the posterior Eq. 2 hardly varies"
+    blind, q = (
+        torch.full((241,), -2.0),
+        gaussian(0.1, 1),
+    )  # log p(x|z) of a decoder that ignores z: its posterior is the prior
+    close(kl(q, prior), 0.005, "q is near the posterior")
+    close(variance(q, both_equations(0.1, 1, blind)), [0.0, 0.01], "and Eq. 2 varies more")
     q = gaussian(2, 0.5)
     close(
         torch.stack([kl(q, posterior), *variance(q, both_equations(2, 0.5, log_p_x_z))]),
@@ -315,6 +321,8 @@ def test_1f_an_encoder_pays():
     informed, pixels = best((-1, 1), 0.5)
     assert -2.5 < informed < -LOG2, "a q that depends on x pays; the mean log p(x) of two images is at most -log 2"
     assert (pixels.diff() >= 0).all() and pixels[0] < 1e-6 < 1 - 1e-6 < pixels[-1], "its decoder reads x from z"
+    far_away = kl_divergence(*parameters(10, 0.5))
+    assert far_away > 50, "a q that is far from the prior pays more than it can win: log p(x|z) is at most 0"
 
     for _ in range(20):
         p = distributions(1, 4)[0]
@@ -322,9 +330,13 @@ def test_1f_an_encoder_pays():
 
 
 def test_1f_the_bound_is_loose():
-    """With q = p(z) the bound holds, and lies KL(p(z), p(z|x)) below log p(x)."""
+    """With q = p(z) the bound holds, and lies KL(p(z), p(z|x)) below log p(x): by 0 where the decoder ignores z."""
     prior, _, posterior, log_p_x = line_model()
     close(log_p_x - prior @ eq_2(0, 1), kl(prior, posterior), "the gap for q = p(z)")
+    assert kl(prior, posterior) > 0.01, "of a decoder that uses z"
+    constant = logpdf_bernoulli(X, torch.tensor([[0.7, 0.4]]).expand(241, 2))
+    joint = prior * constant.exp()
+    close(kl(prior, joint / joint.sum()), 0.0, "of one that ignores z")
     for _ in range(20):
         prior, log_p_x_z, posterior, log_p_x = random_model()
         close(log_p_x - prior @ log_p_x_z, kl(prior, posterior), "the gap for q = p(z)")
@@ -495,10 +507,18 @@ def test_3a_cost_function():
 
 
 def test_3a_mistakes():
-    """1 - log D(G(z)) as the second term has no maximum over D; V itself has no minimum over D."""
+    """With 1 - log D(G(z)) as the second term V is 1 for p_G = p_data, else without a maximum; V itself has no minimum."""
     d = 0.1 ** torch.arange(3.0, 12)
-    misplaced = math.log(0.5) + 1 - d.log()
-    assert (misplaced.diff() > 2.3).all(), "with D(x) = 1/2: each step of D(G(z)) towards 0 adds log 10"
+
+    def misplaced(d, p_data, p_g):
+        return (p_data * d.log()).sum(-1) + (p_g * (1 - d.log())).sum(-1)
+
+    for p_data, p_g in zip(full(20, 3), full(20, 3)):
+        close(misplaced(torch.rand(5, 3), p_data, p_data), torch.ones(5), "p_G = p_data: 1 for every D")
+        d_low = torch.where(p_g > p_data, d[:, None], 0.5)
+        rise = (p_g - p_data).clamp(min=0).sum() * math.log(10)
+        assert rise > 0, "another p_G exceeds p_data somewhere"
+        close(misplaced(d_low, p_data, p_g).diff(), rise.expand(8), "each step of D towards 0 there adds as much")
     v = d.log() + math.log(0.5)
     assert (v.diff() < -2.3).all(), "with D(G(z)) = 1/2: each step of D(x) towards 0 takes log 10 away"
 
