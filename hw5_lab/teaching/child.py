@@ -91,11 +91,13 @@ class WithoutGPU(TorchFunctionMode):
 
 
 def readable(source, path):
-    """(the syntax tree, the lines at which a body was empty): a function that holds comments only is not answered."""
-    empty = []
+    """(the syntax tree, remarks). A body of comments only is not answered; a notebook's magics are no Python."""
+    empty, remarks = [], []
     while True:
         try:
-            return ast.parse(source, path), empty
+            tree = ast.parse(source, path)
+            said = "without a statement, which Python cannot read: taken as not answered"
+            return tree, [*(f"line {line}: {said}" for line in empty), *remarks]
         except IndentationError as error:
             found = re.match(r"expected an indented block after .* on line (\d+)", error.msg)
             if not found or len(empty) == 50:
@@ -111,15 +113,52 @@ def readable(source, path):
             empty.append(int(found[1]))
         except SyntaxError:
             text = source.decode("utf-8", "replace")
-            if without_magics(text) == text:
+            python, said = python_of(text)
+            if python == text:
                 raise
-            source = without_magics(text).encode()  # a notebook's lines in a .py
+            source, remarks = python.encode(), remarks + said
+
+
+CELL = re.compile(r"(?m)^(?=# In ?\[[ \d]*\]:)")  # what stands above a cell where a notebook was made a script
+
+
+def python_of(text):
+    """(a notebook's code without what is not Python, remarks), cell by cell: one that is Python stays as it is.
+
+    A cell that is none, and defines nothing, is left out; its lines stay, as empty ones.
+    """
+    cells, made, remarks = CELL.split(text), [], []
+    for cell in cells:
+        forms = cell, without_magics(cell), without_commands(without_magics(cell))
+        kept = next(filter(is_python, forms), None)
+        if kept is None and (len(cells) == 1 or re.search(r"(?m)^\s*(def|class)\s", cell)):
+            kept = forms[2]
+        elif kept is None:
+            line = "".join(made).count("\n") + 1
+            remarks.append(f"line {line}: a cell that is not Python and defines nothing: left out")
+            kept = "\n" * cell.count("\n")
+        made.append(kept)
+    return "".join(made), remarks
+
+
+def is_python(text):
+    try:
+        ast.parse(text)
+        return True
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
 
 
 def without_magics(text):
     """A notebook's code with `pass` for what is not Python: %magics, !commands, questions such as nn.Linear?"""
     line = r"(?m)^([ \t]*)(?:%[A-Za-z%]|!(?!=)).*$|^([ \t]*)\??[\w.]+\?{1,2}[ \t]*$"
     return re.sub(line, r"\1\2pass", text)
+
+
+def without_commands(text):
+    """The same for commands without a !, as "pip install torch", and for names that take what a command says."""
+    text = re.sub(r"(?m)^([ \t]*)(?:pip|conda|apt-get|apt|wget|git|cd|ls|mkdir|cp|mv|unzip) [^=(]*$", r"\1pass", text)
+    return re.sub(r"(?m)^([ \t]*[\w, ]+=[ \t]*)[!%].*$", r"\1None", text)
 
 
 def load(name, definitions_only):
@@ -129,8 +168,7 @@ def load(name, definitions_only):
     module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
     sys.modules[name] = module
     with open(path, "rb") as file:
-        tree, empty = readable(file.read(), path)
-    remarks = [f"line {line}: without a statement, which Python cannot read: taken as not answered" for line in empty]
+        tree, remarks = readable(file.read(), path)
     flags = __future__.annotations.compiler_flag  # what annotations name need not be there
     if not definitions_only:
         tree.body, left_out = without_training(tree)
@@ -352,7 +390,9 @@ def put_stubs(module, stubs):
     """Other functions in the place of both densities: sums of their arguments, and the product of the first two."""
     for name, weights in stubs.items():
         real = getattr(module, name, None) or getattr(getattr(module, "VAE", None), name, None)
-        order = list(inspect.signature(real).parameters) if callable(real) else []
+        order = []
+        with suppress(ValueError, TypeError):  # what torch.jit compiled has none
+            order = list(inspect.signature(real).parameters)
 
         def stub(*arguments, weights=weights, order=order, **named):
             known = [each for each in order if each in named]

@@ -28,9 +28,10 @@ import torch
 from tqdm import tqdm
 
 from hw5_lab.teaching import grade, starter
+from hw5_lab.teaching.export import students
 from hw5_lab.teaching.judging import QUESTIONS
 from hw5_lab.teaching.sandbox import ROOT, Refused, Sandbox, clean
-from hw5_lab.teaching.submission import find, gather, students
+from hw5_lab.teaching.submission import find, gather
 
 BOX = None  # of a worker
 MARK = ".hw5-report"  # an empty file in a report folder: its other files may be written again

@@ -44,6 +44,8 @@ def try_import(ask):
                 reason = f"takes more than {LONG_IMPORT} s"
         except Failure as failure:
             reason = str(failure)
+        if "SyntaxError" in reason:  # a newer Python may read what this one does not
+            reason += f"; read by Python {sys.version_info[0]}.{sys.version_info[1]}"
         if not reason:
             remedy = "" if "ModuleNotFoundError" in why else ' What trains belongs under if __name__ == "__main__":'
             return why and f"importing {ask.shown} {why}: graded by its definitions alone.{remedy}", ""
@@ -67,7 +69,6 @@ def grade(submission, box, numbers, progress=lambda raw: None):
     raw["notes"] += [clean(each) for each in submission.left_out[:5]]
     place = Path(tempfile.mkdtemp(prefix="hw5-submission-"))
     try:
-        submission.place(place)
         asks, broken = {}, {}
         for number in numbers:
             question = QUESTIONS[number]
@@ -75,7 +76,7 @@ def grade(submission, box, numbers, progress=lambda raw: None):
             if file not in submission.files:
                 sheet.all(f"there is no {file}.py")
             elif file not in asks:
-                asks[file] = Ask(box, place, file, submission.files[file].name)
+                asks[file] = Ask(box, submission.place(place / file, file), file, submission.files[file].name)
                 note, broken[file] = try_import(asks[file])
                 raw["notes"] += [note] * bool(note)
             if file in asks and broken[file]:

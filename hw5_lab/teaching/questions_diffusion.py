@@ -1,5 +1,6 @@
 """The judges of the later edition's questions, on score matching and Langevin dynamics, with stand-in networks."""
 
+import itertools
 import math
 
 import torch
@@ -58,19 +59,20 @@ SCORE_NET = [
 @question("4(b) network", "hw5_diffusion", "layers, form, value, division by sigma")
 def score_network(ask, draw, sheet):
     x, sigma, weights = draw.uniform(9, 2), draw.uniform(9, 1, low=0.05, high=0.5), draw.normal(5003)
-    answer = ask.network("DiffusionModel", [], weights, [[x, sigma], [x, 2 * sigma]])
+    answer = ask.network("DiffusionModel", [], weights, [[x, sigma], [x, 2 * sigma], [x, torch.tensor(0.3)]])
+    *forward, number = answer["forward"]
     sheet["gradient"] = ""  # of no use here: the value is compared
     judge_network(answer, weights, [x, sigma], sheet, SCORE_SHAPES, [(9, 2)], score_net, SCORE_NET, again=False)
     del sheet["gradient"]
-    if any("error" in each for each in answer["forward"]):
-        return sheet.all(
-            next(each["error"] for each in answer["forward"] if "error" in each), "form", "division by sigma"
-        )
-    value, other = (each["value"] for each in answer["forward"])
+    if error := next((each["error"] for each in forward if "error" in each), ""):
+        return sheet.all(error, "form", "division by sigma")
+    value, other = (each["value"] for each in forward)
     divided = value.shape == (9, 2) and same(value / 2, other) and value.any()
     sheet["division by sigma"] = "" if divided else "the output does not halve where sigma doubles"
     if not answer["parameters"]:
         sheet.all(sheet["layers"])
+    if "error" in number:
+        sheet.remarks.append(f"with one number as sigma for all points it fails: {number['error']}")
 
 
 @question("4(b) loss", "hw5_diffusion", "value, weighting, noise, gradient")
@@ -311,7 +313,7 @@ def judge_step_noise(noises):
     eps = [each / each.std() for each in noises]
     if any(abs(each.mean().item()) > 0.2 for each in eps):
         return "the mean of the noise is not 0: torch.rand for torch.randn?"
-    if any(abs((a * b).mean().item()) > 0.15 for a, b in zip(eps, eps[1:])):
+    if any(abs((a * b).mean().item()) > 0.15 for a, b in itertools.combinations(eps, 2)):
         return "the same noise at several steps: each needs its own"
     if any(abs(torch.corrcoef(each.T)[0, 1].item()) > 0.25 for each in eps):
         return "one number for both coordinates: each needs its own"

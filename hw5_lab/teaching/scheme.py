@@ -158,4 +158,5 @@ def read(path=DEFAULT):
         questions[number] = title, checks
     expect(questions, "questions", "none is there")
     asked = [number for number in ORDER if number in questions and QUESTIONS[number].file in files]
+    expect(asked, "files", "no question of these files is there")
     return Scheme({number: questions[number] for number in asked}, words)

@@ -1,26 +1,32 @@
-"""Finds what was handed in: files, folders, zips and notebooks of one student, or a class's export from a platform.
+"""Finds what one student handed in: files, folders, zips and notebooks.
 
 Whatever is graded is first gathered, as plain files, into a folder of the grader's own. Links are never followed, and
 no path, size or kind in a zip is trusted.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import stat
+import unicodedata
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hw5_lab.teaching.child import without_magics
 from hw5_lab.teaching.sandbox import ROOT
 
-LARGEST_FILE, LARGEST_TOTAL, MOST_FILES, DEEPEST = 5 * 2**20, 20 * 2**20, 500, 8  # of one submission
+LARGEST_FILE, LARGEST_TOTAL, MOST_FILES, DEEPEST = 5 * 2**20, 20 * 2**20, 500, 12  # of one submission
+LARGEST_NOTEBOOK, LARGEST_ZIP, MOST_ZIPS = 25 * 2**20, 100 * 2**20, 20  # a notebook may hold figures, a zip data
+LONGEST_NAME = 200  # bytes
 DEFINES = {"hw5_vae": rb"class VAE\b", "hw5_gan": rb"class GAN\b", "hw5_diffusion": rb"def compute_denoising_loss\b"}
-SKIPPED = re.compile(r"(?i)^(\..*|__macosx|__pycache__|.*\.(pt|pth|pkl|gz|png|jpg|pdf|gif))$")
+HIDDEN = re.compile(r"(?i)^(\..*|__macosx|__pycache__)$")
+SKIPPED = re.compile(r"(?i)\.(pt|pth|pkl|gz|png|jpg|pdf|gif)$")
+SCRIPT = re.compile(r"(?i)\.(py|py\.txt|ipynb|zip)$")
+ARCHIVE = re.compile(r"(?i)\.(tar|tgz|tar\.\w+|7z|rar)$")
 SPARE = re.compile(r"(?i)backup|bak\b|copy|kopie|old\b|orig|starter|skeleton|template|draft")
 
 
@@ -42,76 +48,130 @@ class Submission:
                 sha.update(f"{path.relative_to(self.folder)}\0{len(content)}\0".encode("utf-8", "replace") + content)
         return int.from_bytes(sha.digest()[:7], "big")
 
-    def place(self, folder):
-        """Write what a job runs on: the files under the course's names, beside the utils and, as data, the sample."""
+    def place(self, folder, name):
+        """Write what a job on a file runs on: all under the course's names, the utils and, as data, the sample."""
         shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        places = {path.parent for path in self.files.values()}
-        for near in places:  # a file may import what lies beside it
-            if near != Path("."):
-                shutil.copytree(self.folder / near, folder, dirs_exist_ok=True)
-        for name, path in self.files.items():
-            shutil.copyfile(self.folder / path, folder / f"{name}.py")
+        own = self.files[name].parent
+        for near in (*sorted({path.parent for path in self.files.values()} - {own}), own):
+            shutil.copytree(self.folder / near, folder, dirs_exist_ok=True)  # a file may import what lies beside it
+        for other, path in self.files.items():
+            shutil.copyfile(self.folder / path, folder / f"{other}.py")
         shutil.copyfile(ROOT / "hw5_utils.py", folder / "course_utils.py")
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        shutil.copytree(ROOT / "data" / "sample", folder / "data")
+        if not (folder / "data").is_dir():
+            (folder / "data").unlink(missing_ok=True)
+        shutil.copytree(ROOT / "data" / "sample", folder / "data", dirs_exist_ok=True)
         return folder
+
+
+def plain_name(part):
+    """A name from a zip or a folder as one that every file system takes: never empty, never longer than 200 bytes."""
+    part = re.sub(r'[\x00-\x1f\x7f-\x9f\ud800-\udfff/\\:*?"<>|]', "_", unicodedata.normalize("NFC", part)) or "_"
+    stem, suffix = re.fullmatch(r"(.*?)((?:\.\w{1,6}){0,2})", part, re.DOTALL).groups()
+    while len(f"{stem}{suffix}".encode()) > LONGEST_NAME:
+        stem = stem[:-1]
+    return stem + suffix
+
+
+def parts_of(entry):
+    """A zip entry's path in its parts, without those that would lead out."""
+    name = entry.filename
+    if not entry.flag_bits & 0x800:  # many programs write UTF-8 and do not say so
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return tuple(part for part in re.split(r"[/\\]", name) if part not in ("", ".", ".."))
+
+
+def is_file(entry):
+    """Whether a zip's entry is a plain file that is not hidden."""
+    kind, parts = stat.S_IFMT(entry.external_attr >> 16), parts_of(entry)
+    return bool(parts) and not entry.is_dir() and kind in (0, stat.S_IFREG) and not any(map(HIDDEN.match, parts))
+
+
+def scripts_first(parts):
+    """What is gathered first, while there is room: scripts, and of these the ones that lie near the top."""
+    return not SCRIPT.search(parts[-1]), len(parts), parts
 
 
 class Gatherer:
     """Copies the plain files of one submission, until they are too many or too large."""
 
-    def __init__(self, target, largest=LARGEST_FILE, total=LARGEST_TOTAL, count=MOST_FILES):
-        self.target, self.largest, self.left, self.count, self.left_out = target, largest, total, count, []
+    def __init__(self, target, count=MOST_FILES):
+        self.target, self.left, self.count, self.zips, self.left_out = target, LARGEST_TOTAL, count, MOST_ZIPS, []
+        self.notebooks = set()
 
     def add(self, parts, reader, size=None):
         """One file of these path components; `reader(n)` reads at most n bytes of it."""
-        parts = [re.sub(r"[^\w .()+,=@~-]", "_", part)[:100] for part in parts]
-        if any(SKIPPED.match(part) for part in parts) or len(parts) > DEEPEST:
-            return
+        parts = list(map(plain_name, parts))
         name = "/".join(parts)
-        most = min(self.largest, self.left)
+        if ARCHIVE.search(name):
+            self.left_out.append(f"{name}: an archive that is not read; a zip is")
+        if any(map(HIDDEN.match, parts)) or SKIPPED.search(name) or ARCHIVE.search(name):
+            return
+        if len(parts) > DEEPEST:
+            self.left_out.append(f"{name}: lies in more than {DEEPEST - 1} folders")
+            return
+        kind = name.lower().rpartition(".")[2]
+        most = {"zip": LARGEST_ZIP, "ipynb": LARGEST_NOTEBOOK}.get(kind, min(LARGEST_FILE, self.left))
         content = reader(most + 1) if size is None or size <= most else None
-        if content is None or len(content) > most or self.count == 0:
+        if content is None or len(content) > most or self.count == 0 or self.zips == 0:
             self.left_out.append(f"{name}: too large, or too much")
             return
-        if name.lower().endswith(".zip"):
+        if kind == "zip":
+            self.zips -= 1
             return self.unzip(content, parts[:-1] + [parts[-1][:-4]])
-        self.left -= len(content)
-        self.count -= 1
-        if name.lower().endswith(".ipynb"):
+        if kind == "ipynb":
             content, name = code_of(content), name[:-6] + ".py"
         elif re.search(r"(?i)\.py(\.txt)?$", name):
             name = re.sub(r"(?i)\.py(\.txt)?$", ".py", name)
-        path = self.target / name
+        if len(content) > self.left:
+            self.left_out.append(f"{name}: too large, or too much")
+            return
+        self.left -= len(content)
+        self.count -= 1
         with suppress(OSError):  # a file where another has a folder
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                path.write_bytes(content)
+            self.write(self.target / name, content, kind == "ipynb")
 
-    def unzip(self, content, parts, depth=2):
-        import io
+    def write(self, path, content, of_notebook):
+        """Write a file. Of two with one name both are kept, and a notebook makes room for a script."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path in self.notebooks and not of_notebook:
+            path.rename(path.with_stem(f"{path.stem} (notebook)"))
+            self.notebooks.discard(path)
+        while path.exists():
+            path = path.with_stem(f"{path.stem} ({'notebook' if of_notebook else 'another'})")
+        path.write_bytes(content)
+        if of_notebook:
+            self.notebooks.add(path)
 
+    def unzip(self, content, parts):
+        name = f"{'/'.join(parts)}.zip"
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                for entry in archive.infolist()[:5000]:
-                    inner = [part for part in re.split(r"[/\\]", entry.filename) if part not in ("", ".", "..")]
-                    kind = stat.S_IFMT(entry.external_attr >> 16)
-                    if not inner or entry.is_dir() or kind not in (0, stat.S_IFREG) or len(parts) > DEEPEST:
-                        continue
+                entries = sorted(filter(is_file, archive.infolist()), key=lambda entry: scripts_first(parts_of(entry)))
+                if len(entries) > 5000:
+                    self.left_out.append(f"{name}: holds {len(entries)} files, of which 5000 were read")
+                for entry in entries[:5000]:
                     with archive.open(entry) as file:
-                        self.add(parts + inner, file.read)
+                        self.add([*parts, *parts_of(entry)], file.read)
         except Exception as error:  # damaged, encrypted, of an unknown kind
-            self.left_out.append(f"{'/'.join(parts)}.zip: cannot be read ({type(error).__name__})")
+            self.left_out.append(f"{name}: cannot be read ({type(error).__name__})")
 
-    def gather(self, source, parts=()):
-        """A folder, a zip or a file, whose place in the target is `parts`."""
-        if source.is_dir():
-            for path in sorted(source.iterdir()):
-                if path.is_symlink():
-                    self.left_out.append(f"{path.name}: a link, which is not followed")
-                elif not SKIPPED.match(path.name) and len(parts) < DEEPEST:
-                    self.gather(path, (*parts, path.name))
-            return
+    def gather(self, source):
+        """A folder, a zip or a file."""
+        if not source.is_dir():
+            return self.gather_file(source, [source.name])
+        found = []
+        for base, folders, files in os.walk(source):
+            parts = Path(base).relative_to(source).parts
+            links = {each for each in (*folders, *files) if Path(base, each).is_symlink()}
+            self.left_out += [f"{each}: a link, which is not followed" for each in sorted(links)]
+            deep = len(parts) > DEEPEST
+            folders[:] = [each for each in folders if not (deep or each in links or HIDDEN.match(each))]
+            found += [(*parts, each) for each in files if each not in links]
+        for parts in sorted(found, key=scripts_first):
+            self.gather_file(source.joinpath(*parts), parts)
+
+    def gather_file(self, source, parts):
         try:
             descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
         except OSError as error:
@@ -119,11 +179,11 @@ class Gatherer:
             return
         with os.fdopen(descriptor, "rb") as file:
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                self.add(list(parts) or [source.name], file.read, os.fstat(descriptor).st_size)
+                self.add(parts, file.read, os.fstat(descriptor).st_size)
 
 
 def code_of(content):
-    """The code cells of a notebook as a script, without its magics."""
+    """The code cells of a notebook as a script, each below its mark; child.py reads what is not Python in them."""
     try:
         cells = json.loads(content).get("cells", [])
         sources = ["".join(cell["source"]) for cell in cells if cell.get("cell_type") == "code"]
@@ -131,7 +191,7 @@ def code_of(content):
         return b"raise SyntaxError('this notebook cannot be read')\n"
     kept = ("%%time", "%%capture", "%%writefile", "%%file")
     sources = [each for each in sources if not each.lstrip().startswith("%%") or each.lstrip().startswith(kept)]
-    return without_magics("\n".join(sources)).encode("utf-8", "replace") + b"\n"
+    return "".join(f"# In[{number}]:\n{each}\n" for number, each in enumerate(sources, 1)).encode("utf-8", "replace")
 
 
 def rank(path, name):
@@ -148,8 +208,12 @@ def find(folder):
     submission = Submission(folder)
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*.py"))
     for name, defines in DEFINES.items():
-        ranked = sorted((rank(path, name), path) for path in paths)
-        chosen = [path for (fits, *_), path in ranked if fits < 2 or re.search(defines, (folder / path).read_bytes())]
+        ranked = []
+        for path in paths:
+            (fits, *more), defined = rank(path, name), bool(re.search(defines, (folder / path).read_bytes()))
+            if fits < 2 or defined:  # of names that do not fit exactly, one that defines what is asked is no helper
+                ranked.append(((fits > 0 and not defined, fits, *more), path))
+        chosen = [path for _, path in sorted(ranked)]
         if chosen:
             submission.files[name] = chosen[0]
             submission.others += [str(path) for path in chosen[1:]]
@@ -165,44 +229,3 @@ def gather(sources, folder):
     submission = find(folder)
     submission.left_out = gatherer.left_out
     return submission
-
-
-# ------------------------------------------------------------------------------------------------------- a class
-
-
-CANVAS = re.compile(r"(?i)^([^_]+)_(?:late_)?(\d+)_(\d+)_(.+)$")
-HOMEWORK = re.compile(r"(?i)[-_ .]*(hw\d*[-_ ]*)?(vae|gan|diffusion)\b.*$")
-
-
-def students(export, folder):
-    """{student: [paths]} of a class's export: a folder or a zip of folders, of zips, or of files with names in front.
-
-    A zip is unpacked into `folder`. Gradescope's folders get the names of its submission_metadata.yml.
-    """
-    export = Path(export)
-    if not export.is_dir():
-        Gatherer(folder, 500 * 2**20, 4 * 2**30, 100_000).gather(export)
-        export = next(iter(visible(folder)), folder)
-    entries = visible(export)
-    while len(entries) == 1 and entries[0].is_dir() and any(each.is_dir() for each in visible(entries[0])):
-        export, entries = entries[0], visible(entries[0])
-    names = {}
-    for path in export.glob("*.yml"):
-        for block in re.split(r"(?m)^(?=\S)", path.read_text(errors="replace")):
-            if who := re.findall(r"(?m)^\s*(?:- )?:name: (.+?)\s*$", block):
-                who = [re.sub(r"""^(["'])(.*)\1$""", r"\2", name).replace('\\"', '"') for name in who]  # quoted in YAML
-                names[block.split(":", 1)[0]] = f"{', '.join(who)} ({block.split(':', 1)[0]})"
-    found = {}
-    for path in entries:
-        stem = re.sub(r"(?i)\.(py|py\.txt|ipynb|zip)$", "", path.name)
-        if canvas := CANVAS.match(path.name):
-            found.setdefault(f"{canvas[1]}_{canvas[2]}", []).append(path)
-        elif path.is_dir():
-            found.setdefault(names.get(path.name, path.name), []).append(path)
-        elif stem != path.name:
-            found.setdefault(HOMEWORK.sub("", stem) or export.name, []).append(path)
-    return found
-
-
-def visible(folder):
-    return [path for path in sorted(folder.iterdir()) if not SKIPPED.match(path.name) and not path.is_symlink()]

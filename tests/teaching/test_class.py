@@ -18,8 +18,11 @@ from graded import PLAIN, POINTS, SUBMISSIONS, edited
 
 from hw5_lab import grade as command
 from hw5_lab.teaching import classroom, grade, scheme
+from hw5_lab.teaching.child import readable
 from hw5_lab.teaching.judging import QUESTIONS
-from hw5_lab.teaching.submission import Gatherer, code_of, find, gather, students
+import hw5_lab.teaching.export as exports
+from hw5_lab.teaching.export import students
+from hw5_lab.teaching.submission import Gatherer, code_of, find, gather
 
 # ---- what is gathered
 
@@ -73,14 +76,25 @@ def test_a_notebook_is_its_code_cells_without_magics(tmp_path):
             "source": ["dict?\n", "told = ('%d images'\n", "        % 3)\n", "assert (1\n", "   != 2)"],
         },
         {"cell_type": "code", "source": "%%writefile hw5_vae.py\nwritten = 1"},
+        {"cell_type": "code", "source": "pip install torch tqdm\ngpu = !nvidia-smi\nafter = 2"},
+        {"cell_type": "code", "source": "epoch = 3\nshown = ('epoch %d'\n      %epoch)"},
+        {"cell_type": "code", "source": "vae.visualize_data_space("},
     ]
     (tmp_path / "hw5_vae.ipynb").write_text(json.dumps({"cells": cells}))
     found = gather([tmp_path / "hw5_vae.ipynb"], tmp_path / "g")
-    text = (found.folder / found.files["hw5_vae"]).read_text()
+    text = (found.folder / found.files["hw5_vae"]).read_bytes()
     names = {}
-    exec(text, names)
-    assert (names["x"], names["told"], names["written"]) == (1, "3 images", 1)
-    assert "VAE" in names and "rm -rf" not in text and "Title" not in text
+    tree, remarks = readable(text, "hw5_vae.py")
+    exec(compile(tree, "hw5_vae.py", "exec"), names)
+    assert (names["x"], names["told"], names["written"], names["after"]) == (1, "3 images", 1, 2)
+    assert names["shown"] == "epoch 3" and names["gpu"] is None
+    assert "VAE" in names and b"rm -rf" not in text and b"Title" not in text
+    scratch = text.decode().split("\n").index("vae.visualize_data_space(")  # the line above it, counted from 1
+    assert remarks == [f"line {scratch}: a cell that is not Python and defines nothing: left out"]
+    with pytest.raises(SyntaxError):
+        readable(text + b"# In[99]:\ndef elbo(x:\n", "hw5_vae.py")  # an answer is not left out
+    with pytest.raises(SyntaxError):
+        readable(b"x = (", "hw5_vae.py")
     assert b"cannot be read" in code_of(b"[1, 2") and b"cannot be read" in code_of(
         b'{"cells": [{"cell_type": "code"}]}'
     )
@@ -122,6 +136,77 @@ def test_too_many_files_are_left_out(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3 and len(gatherer.left_out) == 2
 
 
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_the_scripts_are_gathered_before_a_limit_is_reached(as_zip, tmp_path):
+    """A folder of packages that sorts first, a notebook with figures, a zip with data, names that are too long."""
+    long, figures = (
+        "hw5_diffusion " + "很" * 100,
+        [{"cell_type": "code", "outputs": "i" * 6 * 2**20, "source": "class GAN: 0"}],
+    )
+    files = {f"env/lib/{number}.py": "x = 1" for number in range(600)} | {"readme.md": "x"}
+    files |= {"src/hw5_vae.py": "class VAE: 0", "hw5_gan.ipynb": json.dumps({"cells": figures})}
+    files["work.zip"] = zipped(
+        {"data/train.bin": os.urandom(6 * 2**20), f"{long}.py": "def compute_denoising_loss(): 0"}
+    )
+    if as_zip:
+        (tmp_path / "a.zip").write_bytes(zipped(files))
+    else:
+        for name, content in files.items():
+            (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "a" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    found = gather([tmp_path / ("a.zip" if as_zip else "a")], tmp_path / "g")
+    assert set(found.files) == {"hw5_vae", "hw5_gan", "hw5_diffusion"}, found.left_out
+    assert any("train.bin: too large" in each for each in found.left_out) and any(
+        "env/lib" in each for each in found.left_out
+    )
+
+
+def test_what_is_not_read_is_said(tmp_path):
+    deep = tmp_path / "a" / "/".join("abcdefghijkl") / "hw5_vae.py"
+    deep.parent.mkdir(parents=True)
+    deep.write_text("class VAE: 0")
+    for name in ("hw5.tar.gz", "hw5.rar", "photo.png"):
+        (tmp_path / "a" / name).write_bytes(b"x")
+    assert sorted(gather([tmp_path / "a"], tmp_path / "g").left_out) == [
+        "a/b/c/d/e/f/g/h/i/j/k/l/hw5_vae.py: lies in more than 11 folders",
+        "hw5.rar: an archive that is not read; a zip is",
+        "hw5.tar.gz: an archive that is not read; a zip is",
+    ]
+
+
+def test_a_notebook_makes_room_for_a_script_of_its_name(tmp_path):
+    """In whatever order they come; the notebook is named among those that were not chosen."""
+    notebook = json.dumps({"cells": [{"cell_type": "code", "source": "!python hw5_vae.py"}]})
+    for order in ((".py", ".ipynb"), (".ipynb", ".py")):
+        texts = {".py": "class VAE: pass", ".ipynb": notebook}
+        gatherer = Gatherer(tmp_path / order[0])
+        for suffix in order:
+            gatherer.add([f"hw5_vae{suffix}"], lambda most, suffix=suffix: texts[suffix].encode())
+        found = find(tmp_path / order[0])
+        assert str(found.files["hw5_vae"]) == "hw5_vae.py" and found.others == ["hw5_vae (notebook).py"]
+        assert (tmp_path / order[0] / "hw5_vae.py").read_text() == texts[".py"]
+
+
+def test_a_helper_is_not_taken_for_the_script(tmp_path):
+    (tmp_path / "hw5_vae_helpers.py").write_text("x = 1")
+    (tmp_path / "model_vae.py").write_text("class VAE: pass")
+    assert str(find(tmp_path).files["hw5_vae"]) == "model_vae.py"
+
+
+def test_each_script_has_the_helpers_that_lie_beside_it(tmp_path):
+    for kind in ("vae", "gan"):
+        (tmp_path / "a" / kind).mkdir(parents=True)
+        (tmp_path / "a" / kind / "helpers.py").write_text(f"of = '{kind}'")
+        (tmp_path / "a" / kind / f"hw5_{kind}.py").write_text(f"class {kind.upper()}: 0")
+    (tmp_path / "a" / "vae" / "data").mkdir()
+    (tmp_path / "a" / "vae" / "data" / "loader.py").write_text("x = 1")
+    found = gather([tmp_path / "a"], tmp_path / "g")
+    for kind in ("vae", "gan"):
+        place = found.place(tmp_path / f"place-{kind}", f"hw5_{kind}")
+        assert (place / "helpers.py").read_text() == f"of = '{kind}'"
+        assert (place / "data" / "loader.py").exists() and (place / "data" / "train-labels-idx1-ubyte.gz").exists()
+
+
 def test_pipes_and_devices_are_not_read(tmp_path):
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a" / "hw5_vae.py")
@@ -142,7 +227,7 @@ submission_102:
 def test_exports_of_platforms(tmp_path):
     """Gradescope's folders with names, Canvas's flat files, a folder of folders, zips, loose files with names."""
     code = "class VAE: pass"
-    exports = {
+    platforms = {
         "gradescope.zip": {
             "assignment_1_export/submission_metadata.yml": GRADESCOPE,
             "assignment_1_export/submission_101/hw5_vae.py": code,
@@ -161,14 +246,18 @@ def test_exports_of_platforms(tmp_path):
             "ben-hw5-vae.ipynb": '{"cells": []}',
         },
     }
+    platforms["moodle.zip"] |= {
+        "Ben_14_assignsubmission_onlinetext/text.html": "x",
+        "Ben_14_assignsubmission_file/hw5_vae.py": code,
+    }
     expected = {
         "gradescope.zip": ["Anna Smith (submission_101)", "Ben Jones (submission_102)"],
         "canvas.zip": ["jonesben_13", "smithanna_12"],
-        "moodle.zip": ["Anna Smith_12_assignsubmission_file_", "Ben_13_file"],
+        "moodle.zip": ["Anna Smith_12_assignsubmission_file_", "Ben_13_file", "Ben_14_assignsubmission_file_"],
         "zips.zip": ["anna", "ben"],
         "loose.zip": ["anna", "ben"],
     }
-    for name, files in exports.items():
+    for name, files in platforms.items():
         (tmp_path / name).write_bytes(zipped(files))
         for unpacked in (False, True):
             export, work = tmp_path / name, tmp_path / f"work-{name}-{unpacked}"
@@ -183,6 +272,86 @@ def test_exports_of_platforms(tmp_path):
                 assert ("hw5_gan" in submission.files) == (
                     student in ("smithanna_12",) or (name, student) == ("loose.zip", "anna")
                 )
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [  # Canvas: names hidden; a group's name; late
+        (["anon_aB3x9_67890_hw5_vae.py", "anon_aB3x9_67891_hw5_gan.py"], ["anon_aB3x9"]),
+        (["LATE_anon_Zz1q3_67892_hw5_vae.py", "LATE_anon_Zz1q3_67893_hw5_gan.py"], ["anon_Zz1q3"]),
+        (["project_group_a_17_345_hw5_vae.py", "project_group_a_17_346_hw5_gan.py"], ["project_group_a_17"]),
+        (["parkdo_16_349_hw5.tar.gz", "choyu_17_350_written.pdf"], ["choyu_17", "parkdo_16"]),  # no file to grade
+        (["Li.zip", "Li Gan.zip", "Sam Morgan.zip", "Kim.7z"], ["Kim", "Li", "Li Gan", "Sam Morgan"]),
+        (["megan-hw5.zip", "logan hw5_vae.py"], ["logan", "megan-hw5"]),
+        (["anna_hw5_vae_final.py", "anna_hw5_gan_final.py", "anna_hw5_utils.py"], ["anna"]),
+        (["hw5_vae_carl.py", "hw5_gan_carl.py", "hw5-vae-ben.py", "hw5-vae-anna (2).py"], ["anna", "ben", "carl"]),
+        (["hw5_vae-1.py", "hw5_gan.py"], ["class"]),
+        (["Zoë Müller_vae.py", "Zoë Müller_gan.py"], ["Zoë Müller"]),
+    ],
+)
+def test_whose_files_they_are(names, expected, tmp_path):
+    (tmp_path / "class.zip").write_bytes(zipped(dict.fromkeys(names, "class VAE: pass")))
+    found = students(tmp_path / "class.zip", tmp_path / "work")
+    assert sorted(found) == expected
+    assert sorted(path.name for paths in found.values() for path in paths) == sorted(names)
+
+
+def test_names_in_a_zip_that_does_not_say_how_they_are_written(tmp_path):
+    """UTF-8 without the flag for it; another coding, whose names cannot be known; composed letters. None is lost."""
+    names = ["José Peña", "张伟", "李娜", "Zoe\u0308"]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in (*names, "王芳", "赵敏"):
+            archive.writestr(f"{name}/hw5_vae.py", "class VAE: pass")
+    raw = buffer.getvalue()
+    for name in ("王芳", "赵敏"):  # as Windows writes them, in as many bytes
+        raw = raw.replace(name.encode(), name.encode("gbk").ljust(6, b"_"))
+    (tmp_path / "class.zip").write_bytes(unflagged(raw))
+    found = students(tmp_path / "class.zip", tmp_path / "work")
+    assert {"José Peña", "张伟", "李娜", "Zoë"} < set(found) and len(found) == 6
+    assert all(gather(paths, tmp_path / f"g{number}").files for number, paths in enumerate(found.values()))
+
+
+def unflagged(raw):
+    """A zip whose names are not said to be UTF-8."""
+    raw = bytearray(raw)
+    for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = raw.find(mark)
+        while start >= 0:
+            raw[start + offset + 1] &= ~0x08
+            start = raw.find(mark, start + 1)
+    return bytes(raw)
+
+
+def test_bytes_that_are_no_text_name_a_student_all_the_same(tmp_path):
+    folder = os.fsencode(tmp_path / "class")
+    for name in (b"Ann", b"Jos\xe9"):
+        try:
+            os.makedirs(os.path.join(folder, name))
+        except OSError:
+            pytest.skip("this file system takes no such names")
+    found = students(tmp_path / "class", tmp_path / "work")
+    assert sorted(found) == ["Ann", "José"]
+    assert classroom.clean("\udce9 𠮷") == "? 𠮷"
+
+
+def test_no_student_of_a_large_export_is_left_out(tmp_path):
+    files = {f"student {number}/{each}.py": "" for number in range(301) for each in range(19)}
+    files |= {f"student {number}/hw5_vae.py": "class VAE: pass" for number in range(301)}
+    (tmp_path / "class.zip").write_bytes(zipped(files))
+    assert len(students(tmp_path / "class.zip", tmp_path / "work")) == 301
+
+
+def test_an_export_that_cannot_be_read_is_refused(tmp_path, capsys, monkeypatch):
+    raw = zipped({"anna/hw5_vae.py": "class VAE: pass" * 100})
+    (tmp_path / "damaged.zip").write_bytes(raw[:40] + b"\0\0\0\0" + raw[44:])
+    (tmp_path / "large").write_bytes(zipped({"anna/hw5_vae.py": "#" * 2000}))  # a zip without the suffix
+    monkeypatch.setattr(exports, "LARGEST_EXPORT", 1999)
+    for name, words in (("damaged.zip", "cannot be read as a zip"), ("large", "too large: unpack it")):
+        assert command.main(["--class", str(tmp_path / name), "--report", str(tmp_path / "report")]) == 2
+        error = capsys.readouterr().err
+        assert words in error and str(tmp_path / name) in error and error.count("\n") == 1
+    assert not (tmp_path / "report").exists()
 
 
 def test_file_names_fit_every_system():
@@ -389,6 +558,7 @@ def test_no_export_and_no_student(tmp_path, capsys):
         ('["2(a)"]\nvalue = {points = 1, visibility = "never"}\n', "expected a visibility of visible, after_due_date"),
         ('visibility = "never"\n["2(a)"]\nvalue = 1\n', "visibility: expected one of visible"),
         ('files = ["hw5"]\n', "files: expected some of hw5_vae"),
+        ('files = ["hw5_gan"]\n["2(a)"]\nvalue = 1\n', "files: no question of these files is there"),
         ("[words]\nx = 1\n", "words: expected lines"),
         ('"2(a)" = 3\n', '2(a): expected a table ["2(a)"]'),
         ('["2(a)"]\ntitle = 3\n', "2(a), title: expected a text"),

@@ -1,5 +1,6 @@
 """More mistakes and right solutions than the grader was made with: no false verdict, and most mistakes are named."""
 
+import sys
 from itertools import zip_longest
 
 import pytest
@@ -77,6 +78,16 @@ PER_COLUMN = """columns = zip(z.unbind(1), mu.unbind(1), sigma_square.unbind(1),
             "4(c) sampler",
             (STEP, STEP.replace("* noise", "")),
             {"step": "no noise: sqrt(2 alpha) noise is asked", "noise": "no noise: sqrt(2 alpha) noise is asked"},
+        ),
+        (
+            "4(c) sampler",
+            (
+                "    for sigma in sigmas:",
+                "    drawn = torch.randn(iterations, *x.shape)\n    for sigma in sigmas:",
+                "for _ in range(iterations):\n            noise = torch.randn_like(x)",
+                "for step in range(iterations):\n            noise = drawn[step]",
+            ),
+            {"noise": "the same noise at several steps: each needs its own"},
         ),
         (
             "4(c) sampler",
@@ -169,6 +180,8 @@ ALIAS = "\n\nbound = elbo\nelbo = lambda z, mu, s, x, p: bound(z, mu, s, x, p)\n
             "",
         ),
         ("4(c) sampler", "hw5_diffusion", ("            yield x", "            yield x.detach().numpy()"), "", ""),
+        ("4(d)", "hw5_gan", ("DNet().to(self._dev)", "torch.compile(DNet().to(self._dev))"), "", ""),
+        ("2(c)", "hw5_vae", ("def logpdf_bernoulli", "@torch.jit.script\ndef logpdf_bernoulli"), "", ""),
         ("4(b) levels", "hw5_diffusion", (), LEVELS, ""),
     ],
 )
@@ -176,6 +189,19 @@ def test_other_right_forms(box, tmp_path, question, file, edits, more, remark):
     """Weights of one's own, names for one's own functions, keywords, a Mac's GPU, what a notebook leaves in a script."""
     raw = raw_of(box, tmp_path / "s", [question], **{file: plain_or_edited(file, edits) + more})
     assert lost(raw) == {} and remark in said(raw) and bool(remark) == bool(raw["notes"]), said(raw)
+
+
+def test_one_number_as_sigma_is_remarked_upon_and_costs_nothing(box, tmp_path):
+    text = edited("hw5_diffusion", ("torch.as_tensor(sigma).reshape(-1, 1)", "sigma.view(len(x), 1)"))
+    raw = raw_of(box, tmp_path / "s", ["4(b) network"], hw5_diffusion=text)
+    assert lost(raw) == {} and "with one number as sigma for all points it fails: RuntimeError" in said(raw)
+
+
+def test_a_syntax_error_says_which_python_reads(box, tmp_path):
+    """A newer one may read it: quotes within an f-string, for instance."""
+    raw = raw_of(box, tmp_path / "s", ["2(b)i"], hw5_vae=PLAIN["hw5_vae"] + "x = (")
+    version = f"; read by Python {sys.version_info[0]}.{sys.version_info[1]}"
+    assert all("SyntaxError" in why and why.endswith(version) for why in lost(raw)["2(b)i"].values())
 
 
 def test_a_function_that_holds_comments_only_may_be_indented_with_tabs(box, tmp_path):

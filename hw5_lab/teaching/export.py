@@ -1,0 +1,116 @@
+"""Finds the students of a class in a platform's export: who handed in which files."""
+
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+from hw5_lab.teaching.submission import ARCHIVE, HIDDEN, SCRIPT, SKIPPED, is_file, parts_of, plain_name
+
+LARGEST_EXPORT, MOST_ENTRIES = 20 * 2**30, 1_000_000
+# NAME_ID_NUMBER_FILE, NAME_LATE_ID_NUMBER_FILE; where names are hidden, anon_KEY_NUMBER_FILE. A group's name may hold _
+CANVAS = re.compile(r"(?i)^(?:late_)?(?:(anon_\w{5})|(.+?)_(?:late_)?(\d+))_\d+_(.+)$")
+# "anna_hw5_vae", "anna-gan (2)", "hw5_vae_anna": what is around the homework's name is the student's
+HOMEWORK = re.compile(
+    r"(?i)(?:^|[-_ .]+)(?:hw[-_ ]?\d*[-_ ]*(?:vae|gan|diffusion|utils)(?![a-z])(.*)|(?:vae|gan|diffusion)[-\d() ]*)$"
+)
+MOODLE = re.compile(r"_assignsubmission_(?:file|onlinetext)_?$")  # a folder for each
+
+
+def students(export, folder):
+    """{student: [paths]} of a class's export: a folder or a zip of folders, of zips, or of files with names in front.
+
+    A zip is unpacked into `folder`. Gradescope's folders get the names of its submission_metadata.yml.
+    """
+    export = Path(export)
+    name = export.name
+    if not export.is_dir():
+        unpack(export, folder)
+        name, export = export.stem, folder
+    entries = visible(export)
+    while len(entries) == 1 and entries[0].is_dir() and any(each.is_dir() for each in visible(entries[0])):
+        export, entries = entries[0], visible(entries[0])
+        name = export.name
+    names, found = names_of(export), {}
+    for path in entries:
+        if path.is_dir():
+            key = MOODLE.sub("_assignsubmission_file_", names.get(path.name, path.name))
+        elif canvas := CANVAS.match(path.name):
+            key = canvas[1] or f"{canvas[2]}_{canvas[3]}"
+        elif SCRIPT.search(path.name) or ARCHIVE.search(path.name):
+            key = owner(path.name) or name
+        else:
+            continue
+        found.setdefault(in_utf8(key), []).append(path)
+    return found
+
+
+def owner(file):
+    """The student in a file's name, "" where there is none. An archive has its student's name, whatever that is."""
+    stem = ARCHIVE.sub("", SCRIPT.sub("", file))
+    homework = HOMEWORK.search(stem)
+    if ARCHIVE.search(file) or file.lower().endswith(".zip") or not homework:
+        return stem
+    behind = re.sub(r"(?i)\(\d+\)|^[-_ .]*\d*$", "", homework[1] or "")
+    return stem[: homework.start()] or behind.strip("-_ .")
+
+
+def names_of(export):
+    """{folder: students' names and the folder} of Gradescope's submission_metadata.yml, where there is one."""
+    names = {}
+    for path in export.glob("*.yml"):
+        for block in re.split(r"(?m)^(?=\S)", path.read_text(errors="replace")):
+            if who := re.findall(r"(?m)^\s*(?:- )?:name: (.+?)\s*$", block):
+                who = [re.sub(r"""^(["'])(.*)\1$""", r"\2", name).replace('\\"', '"') for name in who]  # quoted in YAML
+                names[block.split(":", 1)[0]] = f"{', '.join(who)} ({block.split(':', 1)[0]})"
+    return names
+
+
+def in_utf8(name):
+    """A name that can be written: bytes that are no UTF-8, from an old unzip, are read as Latin-1."""
+    try:
+        return os.fsencode(name).decode()
+    except UnicodeError:
+        return os.fsencode(name).decode("latin-1")
+
+
+def visible(folder):
+    return [path for path in sorted(folder.iterdir()) if not HIDDEN.match(path.name) and not path.is_symlink()]
+
+
+def unpack(export, folder):
+    """Write an export's files below `folder`; zips in it stay zips. No two of its names become one.
+
+    OSError for an export that is too large, or cannot be read: nobody is left out without a word.
+    """
+    places = {(): folder}
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = set()
+    try:
+        with zipfile.ZipFile(export) as archive:
+            entries = [entry for entry in archive.infolist() if is_file(entry)]
+            if len(entries) > MOST_ENTRIES or sum(entry.file_size for entry in entries) > LARGEST_EXPORT:
+                raise OSError(27, "too large: unpack it, and name the folder", str(export))
+            for entry in entries:
+                parts = parts_of(entry)
+                if len(parts) > 1 and SKIPPED.search(parts[-1]) and not ARCHIVE.search(parts[-1]):
+                    continue  # weights and pictures in a student's folder, which are not gathered anyway
+                for depth in range(1, len(parts) + 1):
+                    if parts[:depth] not in places:
+                        places[parts[:depth]] = free(places[parts[: depth - 1]] / plain_name(parts[depth - 1]), taken)
+                path = places[parts]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as source, path.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise OSError(5, f"cannot be read as a zip ({error}): unpack it, and name the folder", str(export)) from None
+
+
+def free(path, taken):
+    """The path, or one with a number where another entry has it."""
+    made, number = path, 2
+    while str(made).casefold() in taken:
+        made, number = path.with_stem(f"{path.stem} ({number})"), number + 1
+    taken.add(str(made).casefold())
+    return made
