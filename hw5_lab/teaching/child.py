@@ -157,7 +157,8 @@ def without_magics(text):
 
 def without_commands(text):
     """The same for commands without a !, as "pip install torch", and for names that take what a command says."""
-    text = re.sub(r"(?m)^([ \t]*)(?:pip|conda|apt-get|apt|wget|git|cd|ls|mkdir|cp|mv|unzip) [^=(]*$", r"\1pass", text)
+    commands = r"(?m)^([ \t]*)(?:pip3?|conda|apt|apt-get|wget|git|cd|ls|mkdir|cp|mv|unzip)[ \t]+[\w./~-].*$"
+    text = re.sub(commands, r"\1pass", text)
     return re.sub(r"(?m)^([ \t]*[\w, ]+=[ \t]*)[!%].*$", r"\1None", text)
 
 

@@ -6,7 +6,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from hw5_lab.teaching.submission import ARCHIVE, HIDDEN, SCRIPT, SKIPPED, is_file, parts_of, plain_name
+from hw5_lab.teaching.submission import ARCHIVE, HIDDEN, SCRIPT, SKIPPED, is_folder, is_plain, parts_of, plain_name
 
 LARGEST_EXPORT, MOST_ENTRIES = 20 * 2**30, 1_000_000
 # NAME_ID_NUMBER_FILE, NAME_LATE_ID_NUMBER_FILE; where names are hidden, anon_KEY_NUMBER_FILE. A group's name may hold _
@@ -89,22 +89,31 @@ def unpack(export, folder):
     taken = set()
     try:
         with zipfile.ZipFile(export) as archive:
-            entries = [entry for entry in archive.infolist() if is_file(entry)]
-            if len(entries) > MOST_ENTRIES or sum(entry.file_size for entry in entries) > LARGEST_EXPORT:
+            entries = [entry for entry in archive.infolist() if is_plain(entry)]
+            if (
+                len(entries) > MOST_ENTRIES
+                or sum(entry.file_size for entry in entries if wanted(entry)) > LARGEST_EXPORT
+            ):
                 raise OSError(27, "too large: unpack it, and name the folder", str(export))
             for entry in entries:
                 parts = parts_of(entry)
-                if len(parts) > 1 and SKIPPED.search(parts[-1]) and not ARCHIVE.search(parts[-1]):
-                    continue  # weights and pictures in a student's folder, which are not gathered anyway
                 for depth in range(1, len(parts) + 1):
                     if parts[:depth] not in places:
                         places[parts[:depth]] = free(places[parts[: depth - 1]] / plain_name(parts[depth - 1]), taken)
                 path = places[parts]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(entry) as source, path.open("wb") as target:
-                    shutil.copyfileobj(source, target)
+                (path if is_folder(entry) else path.parent).mkdir(parents=True, exist_ok=True)
+                if wanted(entry):
+                    with archive.open(entry) as source, path.open("wb") as target:
+                        shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise OSError(5, f"cannot be read as a zip ({error}): unpack it, and name the folder", str(export)) from None
+
+
+def wanted(entry):
+    """Whether a file is unpacked: not weights and pictures in a student's folder, which are not gathered anyway."""
+    *folders, name = parts_of(entry)
+    known = not SKIPPED.search(name) or ARCHIVE.search(name) or CANVAS.match(name)
+    return not is_folder(entry) and (known or not folders)
 
 
 def free(path, taken):

@@ -81,10 +81,14 @@ def parts_of(entry):
     return tuple(part for part in re.split(r"[/\\]", name) if part not in ("", ".", ".."))
 
 
-def is_file(entry):
-    """Whether a zip's entry is a plain file that is not hidden."""
+def is_plain(entry):
+    """Whether a zip's entry is a file or a folder, no link and no device, and not hidden."""
     kind, parts = stat.S_IFMT(entry.external_attr >> 16), parts_of(entry)
-    return bool(parts) and not entry.is_dir() and kind in (0, stat.S_IFREG) and not any(map(HIDDEN.match, parts))
+    return bool(parts) and kind in (0, stat.S_IFREG, stat.S_IFDIR) and not any(map(HIDDEN.match, parts))
+
+
+def is_folder(entry):
+    return entry.is_dir() or stat.S_ISDIR(entry.external_attr >> 16)  # some programs write no slash behind its name
 
 
 def scripts_first(parts):
@@ -147,7 +151,8 @@ class Gatherer:
         name = f"{'/'.join(parts)}.zip"
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                entries = sorted(filter(is_file, archive.infolist()), key=lambda entry: scripts_first(parts_of(entry)))
+                entries = [entry for entry in archive.infolist() if is_plain(entry) and not is_folder(entry)]
+                entries.sort(key=lambda entry: scripts_first(parts_of(entry)))
                 if len(entries) > 5000:
                     self.left_out.append(f"{name}: holds {len(entries)} files, of which 5000 were read")
                 for entry in entries[:5000]:

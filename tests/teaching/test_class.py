@@ -76,7 +76,7 @@ def test_a_notebook_is_its_code_cells_without_magics(tmp_path):
             "source": ["dict?\n", "told = ('%d images'\n", "        % 3)\n", "assert (1\n", "   != 2)"],
         },
         {"cell_type": "code", "source": "%%writefile hw5_vae.py\nwritten = 1"},
-        {"cell_type": "code", "source": "pip install torch tqdm\ngpu = !nvidia-smi\nafter = 2"},
+        {"cell_type": "code", "source": "pip install torch==2.4\ncd /content\ngpu = !nvidia-smi\nafter = 2"},
         {"cell_type": "code", "source": "epoch = 3\nshown = ('epoch %d'\n      %epoch)"},
         {"cell_type": "code", "source": "vae.visualize_data_space("},
     ]
@@ -333,6 +333,19 @@ def test_bytes_that_are_no_text_name_a_student_all_the_same(tmp_path):
     found = students(tmp_path / "class", tmp_path / "work")
     assert sorted(found) == ["Ann", "José"]
     assert classroom.clean("\udce9 𠮷") == "? 𠮷"
+
+
+def test_who_handed_in_no_script_has_a_row(tmp_path):
+    """A folder of pictures, an empty one, and within a folder a PDF that Canvas named: no file to grade, but a student."""
+    platforms = {
+        "folders": ["anna/hw5_vae.py", "ben/photo.png", "carl/written.pdf", "dora/"],
+        "canvas": ["submissions/annas_1_2_hw5_vae.py", "submissions/benz_3_4_written.pdf", "submissions/x/"],
+    }
+    for name, files in platforms.items():
+        (tmp_path / f"{name}.zip").write_bytes(zipped(dict.fromkeys(files, "")))
+    assert sorted(students(tmp_path / "folders.zip", tmp_path / "a")) == ["anna", "ben", "carl", "dora"]
+    assert not (tmp_path / "a" / "ben" / "photo.png").exists()
+    assert sorted(students(tmp_path / "canvas.zip", tmp_path / "b")) == ["annas_1", "benz_3", "x"]
 
 
 def test_no_student_of_a_large_export_is_left_out(tmp_path):
