@@ -29,7 +29,7 @@ def students(export, folder):
         unpack(export, folder)
         name, export = export.stem, folder
     entries = visible(export)
-    while len(entries) == 1 and entries[0].is_dir() and any(each.is_dir() for each in visible(entries[0])):
+    while len(entries) == 1 and entries[0].is_dir() and holds_students(entries[0]):
         export, entries = entries[0], visible(entries[0])
         name = export.name
     names, found = names_of(export), {}
@@ -46,11 +46,24 @@ def students(export, folder):
     return found
 
 
+def holds_students(folder):
+    """Whether an export's only folder is that of a class, not that of one student."""
+    entries = visible(folder)
+    if any(path.is_dir() or CANVAS.match(path.name) for path in entries):
+        return True
+    named = [path.name for path in entries if is_archive(path.name) or HOMEWORK.search(SCRIPT.sub("", path.name))]
+    return len(set(map(owner, named)) - {""}) > 1
+
+
+def is_archive(file):
+    return bool(ARCHIVE.search(file)) or file.lower().endswith(".zip")
+
+
 def owner(file):
     """The student in a file's name, "" where there is none. An archive has its student's name, whatever that is."""
     stem = ARCHIVE.sub("", SCRIPT.sub("", file))
     homework = HOMEWORK.search(stem)
-    if ARCHIVE.search(file) or file.lower().endswith(".zip") or not homework:
+    if is_archive(file) or not homework:
         return stem
     behind = re.sub(r"(?i)\(\d+\)|^[-_ .]*\d*$", "", homework[1] or "")
     return stem[: homework.start()] or behind.strip("-_ .")

@@ -339,13 +339,27 @@ def test_who_handed_in_no_script_has_a_row(tmp_path):
     """A folder of pictures, an empty one, and within a folder a PDF that Canvas named: no file to grade, but a student."""
     platforms = {
         "folders": ["anna/hw5_vae.py", "ben/photo.png", "carl/written.pdf", "dora/"],
-        "canvas": ["submissions/annas_1_2_hw5_vae.py", "submissions/benz_3_4_written.pdf", "submissions/x/"],
+        "canvas": ["submissions/annas_1_2_hw5_vae.py", "submissions/benz_3_4_written.pdf"],
     }
     for name, files in platforms.items():
         (tmp_path / f"{name}.zip").write_bytes(zipped(dict.fromkeys(files, "")))
     assert sorted(students(tmp_path / "folders.zip", tmp_path / "a")) == ["anna", "ben", "carl", "dora"]
     assert not (tmp_path / "a" / "ben" / "photo.png").exists()
-    assert sorted(students(tmp_path / "canvas.zip", tmp_path / "b")) == ["annas_1", "benz_3", "x"]
+    assert sorted(students(tmp_path / "canvas.zip", tmp_path / "b")) == ["annas_1", "benz_3"]
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        (["anna.zip", "ben.zip"], ["anna", "ben"]),
+        (["anna_hw5_vae.py", "ben_hw5_vae.py"], ["anna", "ben"]),
+        (["anna/hw5_vae.py", "ben/hw5_vae.py"], ["anna", "ben"]),
+        (["hw5_vae.py", "hw5_gan.py", "helpers.py", "layers.py"], ["only"]),
+    ],
+)
+def test_an_exports_only_folder_is_a_class_or_a_student(files, expected, tmp_path):
+    (tmp_path / "class.zip").write_bytes(zipped({f"only/{name}": "" for name in files}))
+    assert sorted(students(tmp_path / "class.zip", tmp_path / "a")) == expected
 
 
 def test_no_student_of_a_large_export_is_left_out(tmp_path):
