@@ -136,7 +136,7 @@ def test_too_many_files_are_left_out(tmp_path):
     assert len(list(tmp_path.iterdir())) == 3 and len(gatherer.left_out) == 2
 
 
-@pytest.mark.parametrize("as_zip", [False, True])
+@pytest.mark.parametrize("as_zip", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_scripts_are_gathered_before_a_limit_is_reached(as_zip, tmp_path):
     """A folder of packages that sorts first, a notebook with figures, a zip with data, names that are too long."""
     long, figures = (
@@ -362,6 +362,7 @@ def test_an_exports_only_folder_is_a_class_or_a_student(files, expected, tmp_pat
     assert sorted(students(tmp_path / "class.zip", tmp_path / "a")) == expected
 
 
+@pytest.mark.slow
 def test_no_student_of_a_large_export_is_left_out(tmp_path):
     files = {f"student {number}/{each}.py": "" for number in range(301) for each in range(19)}
     files |= {f"student {number}/hw5_vae.py": "class VAE: pass" for number in range(301)}

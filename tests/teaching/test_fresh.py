@@ -191,6 +191,7 @@ def test_other_right_forms(box, tmp_path, question, file, edits, more, remark):
     assert lost(raw) == {} and remark in said(raw) and bool(remark) == bool(raw["notes"]), said(raw)
 
 
+@pytest.mark.slow
 def test_one_number_as_sigma_is_remarked_upon_and_costs_nothing(box, tmp_path):
     text = edited("hw5_diffusion", ("torch.as_tensor(sigma).reshape(-1, 1)", "sigma.view(len(x), 1)"))
     raw = raw_of(box, tmp_path / "s", ["4(b) network"], hw5_diffusion=text)
