@@ -82,7 +82,7 @@ Use self.decoder, the functions of 2(b), and tile, draw_grid and self.save.
             "title": "`VAE.visualize_latent_space`",
             "functions": {
                 "visualize_latent_space": """
-Latent space: a scatter plot, latent_space.png, of the training images. Return what it shows.
+Latent space: a scatter plot, latent_space.png, of the training images. Return the means.
 
 Encode self.train_images with self.encoder; each point is the mean of q(z|x) of another image. Colour the points
 by class; self.train_labels are one-hot. Use new_figure and self.save.
@@ -236,24 +236,46 @@ GIVEN = {
         size = self.args.batch_size
         batches = math.ceil(len(self.train_images) / size)
         for epoch in range(first, self.args.num_epoches):
-            values = [self.step(self.train_images[utils.batch_indices(i, batches, size)]) for i in range(batches)]
+            values = []
+            for i in range(batches):
+                values.append(self.step(self.train_images[utils.batch_indices(i, batches, size)]))
+                if not math.isfinite(values[-1]):
+                    raise FloatingPointError(
+                        f"epoch {epoch + 1}, step {i + 1}: the ELBO is {values[-1]}: a log of 0, or too large a --lr?"
+                    )
             yield {"epoch": epoch + 1, "elbo": sum(values) / batches}
 ''',
         ("VAE", "learning_rate"): "",
         ("", "cosine_decay"): "",
         ("", "main"): '''
 def main(argv=None):
-    """Train and draw as the flags say. Returns the exit code: 0, 1 where training diverged, 2 for bad input."""
-    args = parse_args(argv)
-    try:
-        torch.manual_seed(args.seed)
+    """Train and draw as the flags say. Ctrl-C ends the training early.
+
+    Returns the exit code: 0, 1 where training diverged, 2 for bad input, 130 for Ctrl-C.
+    """
+    args, code = parse_args(argv), 0
+    if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on Ctrl-C only ends the training
+    torch.manual_seed(args.seed)
+    try:  # what is wrong with the input is one line; a fault in an answer, from here on, has its traceback
         vae = VAE(args)
-        vae.train().visualize()
-    except (ValueError, OSError, FloatingPointError) as error:
+        vae.check_paths()
+        print(f"{len(vae.train_images):,} training images")
+    except (ValueError, OSError) as error:
         print(f"hw5_vae.py: {error}", file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
-    print(f"Figures: {vae.folder}")
-    return 0
+        return 2
+    try:
+        vae.train()
+    except FloatingPointError as error:
+        print(f"hw5_vae.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        say("Stopped: figures, and weights in --e_path and --d_path, are those of the training so far.")
+        vae.save_weights()
+        code = 130
+    vae.visualize()
+    say(f"Figures: {vae.folder}")
+    return code
 ''',
     },
     "hw5_gan.py": {
@@ -277,6 +299,34 @@ def main(argv=None):
             d_real, d_fake = (self.disc(x).sigmoid().mean() for x in (real, self.gen(z)))
         return loss_d.detach(), loss_g.detach(), d_real, d_fake
 ''',
+        ("", "main"): '''
+def main(argv=None):
+    """Train and draw as the flags say. Ctrl-C ends the training early.
+
+    Returns the exit code: 0, 1 where training diverged, 2 for bad input, 130 for Ctrl-C.
+    """
+    args, code = parse_args(argv), 0
+    if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on Ctrl-C only ends the training
+    try:  # what is wrong with the input is one line; a fault in an answer, from here on, has its traceback
+        gan = GAN(args.zdim, args.seed)
+        gan.set_up(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
+        gan.check_data()
+    except (ValueError, OSError) as error:
+        print(f"hw5_gan.py: {error}", file=sys.stderr)
+        return 2
+    try:
+        gan.train(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
+    except FloatingPointError as error:
+        print(f"hw5_gan.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        say("Stopped: samples_epoch_stopped.png is what G draws now.")
+        gan.visualize_samples("stopped")
+        code = 130
+    say(f"Figures: {gan.folder}")
+    return code
+''',
     },
     "hw5_diffusion.py": {
         ("", "perturb"): "",
@@ -287,6 +337,33 @@ def main(argv=None):
         frequencies = math.pi * 2 ** torch.linspace(0, 5, 6, device=x.device)
         waves = x[:, :, None] * frequencies  # [N,2,6]
         return torch.cat([torch.cat([waves.cos(), waves.sin()], 2).flatten(1), x], 1)
+''',
+        ("", "main"): '''
+def main(argv=None):
+    """Train, sample and draw as the flags say. Ctrl-C ends the training early.
+
+    Returns the exit code: 0, 1 where training diverged, 2 for bad input, 130 for Ctrl-C.
+    """
+    args, code = parse_args(argv), 0
+    if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on Ctrl-C only ends the training
+    try:  # what is wrong with the input is one line; a fault in an answer, from here on, has its traceback
+        model = ScoreMatching(args)
+        print(f"{len(model.train_data):,} points")
+    except (ValueError, OSError) as error:
+        print(f"hw5_diffusion.py: {error}", file=sys.stderr)
+        return 2
+    try:
+        model.train()
+    except FloatingPointError as error:
+        print(f"hw5_diffusion.py: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        say("Stopped: the figures are those of the training so far.")
+        code = 130
+    model.visualize()
+    say(f"Figures: {model.folder}")
+    return code
 ''',
     },
 }

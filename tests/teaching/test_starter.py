@@ -114,7 +114,7 @@ def texts(folder):
 @pytest.mark.slow
 def test_the_self_check_skips_what_is_not_answered(handed_out):
     finished = check_oneself(handed_out)
-    assert finished.returncode == 0 and "16 skipped" in finished.stdout, finished.stdout
+    assert finished.returncode == 0 and "20 skipped" in finished.stdout, finished.stdout
 
 
 def check_oneself(folder):
@@ -156,13 +156,46 @@ MISTAKES = [
      "return ((scorenet(training_data + sigma * noise, sigma) * sigma + noise) ** 2).sum(1).mean()", "is 1; 2"),
     (("DiffusionModel", "forward"), "return self.layers(self.features(x))", "the score halves"),
 ]  # fmt: skip
+MORE_MISTAKES = [
+    [
+        (("", "logpdf_diagonal_gaussian"), "return torch.distributions.Normal(mu, sigma_square.sqrt()).log_prob(z).mean(1)",
+         "the same in three dimensions"),
+        (("", "sample_diagonal_gaussian"), "return mu + sigma_square.sqrt() * torch.randn(1, mu.shape[1])", "the same noise"),
+        (("GAN", "_get_loss_d"), "bce = nn.BCEWithLogitsLoss()\nreal = bce(self.disc(batch_data), torch.zeros(batch_size, 1))\n"
+         "return real + bce(self.disc(self.gen(z).detach()), torch.ones(batch_size, 1))", "where D's logit is 2.0 for real"),
+        (("GAN", "_get_loss_g"), "return nn.BCEWithLogitsLoss()(self.disc(self.gen(z)), torch.zeros(batch_size, 1))",
+         "where D's logit is 2.0"),
+        (("", "compute_denoising_loss"), "sigma = sigmas[torch.randint(len(sigmas), (len(training_data), 1))]\n"
+         "noise = torch.randn(training_data.shape)\n"
+         "return ((scorenet(training_data + sigma * noise, sigma) * sigma - noise) ** 2).sum(1).mean() / 2", "has the loss 0"),
+        (("", "langevin_dynamics"), "for sigma in sigmas:\n    alpha = eps * sigma ** 2 / sigmas[-1] ** 2\n"
+         "    for _ in range(iterations):\n        noise = torch.randn(x.shape)\n"
+         "        x = x - alpha * scorenet(x, sigma) + torch.sqrt(2 * alpha) * noise\n        yield x", "0.9 is the mean by hand"),
+    ],
+    [
+        (("", "elbo"), "log_q = logpdf_diagonal_gaussian(sampled_z, mu, sigma_square)\n"
+         "log_p_z = logpdf_diagonal_gaussian(sampled_z, 0 * mu, 1 + 0 * mu)\n"
+         "return torch.mean(logpdf_bernoulli(x, p) - log_p_z + log_q)", "z two deviations from mu = 1"),
+        (("GNet", "forward"), "return torch.sigmoid(self.conv3(self.up(self.first(z))))", "Input Error"),  # no reshape
+        (("VAE", "visualize_inter_class_interpolation"), "return tile(self.train_images[:30], 3, 10)", "was not written"),
+        (("", "langevin_dynamics"), "return x", "is a yield missing"),
+    ],
+    [
+        (("DNet", "forward"), "pass", "returns nothing"),
+    ],
+    [
+        (("GAN", "_get_loss_g"), "loss = nn.BCEWithLogitsLoss()(self.disc(self.gen(z)), torch.ones(batch_size, 1))\n"
+         "loss.backward(retain_graph=True)\nreturn loss", "backward() is for train()"),
+        (("GAN", "_get_loss_d"), "return nn.BCEWithLogitsLoss()(self.disc(batch_data), torch.ones(batch_size, 1)).item()",
+         "a float came back"),
+    ],
+]  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(4))
-def test_the_self_check_notices_mistakes(first, handed_out, tmp_path):
+@pytest.mark.parametrize("made", [*(MISTAKES[first::4] for first in range(4)), *MORE_MISTAKES])
+def test_the_self_check_notices_mistakes(made, handed_out, tmp_path):
     """Some at once, each in a question of its own; every one of them is told."""
-    made = MISTAKES[first::4]
     answers = {
         name: {**every, **{key: body for key, body, _ in made if key in every}} for name, every in ANSWERS.items()
     }
@@ -300,7 +333,7 @@ def test_answers_earn_all_points_and_pass_the_self_check(handed_out, box, tmp_pa
     assert lost(raw) == {} and raw["notes"] == [] and "right" not in said(raw)
     copy_rest(handed_out, tmp_path)
     finished = check_oneself(tmp_path)
-    assert finished.returncode == 0 and "17 passed" in finished.stdout, finished.stdout
+    assert finished.returncode == 0 and "21 passed" in finished.stdout, finished.stdout
 
 
 @pytest.mark.slow
@@ -332,18 +365,56 @@ def test_each_answer_earns_its_points_alone(handed_out, box, tmp_path):
         assert lost(raw) == {}, question
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_answers_train_and_draw(name, handed_out, tmp_path):
-    """From the hand-out alone, with the answers written in, the scripts run to their end."""
-    folder = tmp_path / "student"
+def of_student(folder, handed_out, answers):
+    """The hand-out with answers and 300 images, where nothing is downloaded."""
     assert starter.main([str(folder)]) == 0
-    answer(folder, handed_out, **ANSWERS)
-    for path in (folder / "data" / "sample").iterdir():  # 300 images, where nothing is downloaded
+    answer(folder, handed_out, **answers)
+    for path in (folder / "data" / "sample").iterdir():
         content = gzip.decompress(path.read_bytes())
         head, size = (16, 784) if "images" in path.name else (8, 1)
         short = content[:4] + struct.pack(">I", 300) + content[8 : head + 300 * size]
         (folder / "data" / path.name).write_bytes(gzip.compress(short))
+    return folder
+
+
+FAULTS = [
+    ("hw5_vae", "elbo", "raise ValueError('mine')", [], 1, "Traceback", "in elbo"),
+    ("hw5_gan", "_get_loss_d", "raise ValueError('mine')", [], 1, "Traceback", "in _get_loss_d"),
+    ("hw5_diffusion", "compute_denoising_loss", "raise OSError('mine')", [], 1, "Traceback", "in compute_denoising_loss"),
+    ("hw5_vae", "elbo", "return math.nan * p.mean()", [], 1, "", "step 1: the ELBO is nan"),
+    ("hw5_vae", "elbo", "raise KeyboardInterrupt", [], 130, "", ""),
+    ("hw5_vae", "elbo", "pass", ["--e_path", "nowhere/e.pt"], 2, "", "cannot be written"),
+    ("hw5_gan", "_get_loss_d", "pass", ["--batch_size", "301"], 2, "", "more than the 300 training images"),
+    ("hw5_diffusion", "compute_denoising_loss", "pass", ["--word", "日"], 2, "", "DejaVu Sans has no"),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, function, body, flags, code, begins, words", FAULTS)
+def test_a_students_fault_has_a_traceback_and_bad_input_a_line(
+    name, function, body, flags, code, begins, words, handed_out, tmp_path
+):
+    changed = {key: body if key[1] == function else text for key, text in ANSWERS[name].items()}
+    folder = of_student(tmp_path / "student", handed_out, {**ANSWERS, name: changed})
+    finished = run(folder, name, "--epochs", "1", *flags)
+    told = finished.stderr.replace("MNIST could not be downloaded", "")
+    assert finished.returncode == code and words in told and begins in told, told
+    if not begins:
+        assert "Traceback" not in told and told.count("\n") == bool(words), told
+    if code == 130:
+        assert "Stopped: figures" in finished.stdout and (folder / "outputs/figures/data_space.png").exists()
+
+
+def test_the_hand_out_says_nothing_of_a_rate_that_its_vae_does_not_have(handed_out):
+    text = (handed_out / "hw5_vae.py").read_text()
+    assert "cosine" not in text and "decay" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_answers_train_and_draw(name, handed_out, tmp_path):
+    """From the hand-out alone, with the answers written in, the scripts run to their end."""
+    folder = of_student(tmp_path / "student", handed_out, ANSWERS)
     fewer = ["--samples", "100", "--langevin_steps", "5"] if name == "hw5_diffusion" else []
     finished = run(folder, name, "--epochs", "2", *fewer)
     assert finished.returncode == 0, finished.stderr
