@@ -325,7 +325,7 @@ def course_gan(homework):
 
 QUALITIES = {  # the course's loop, what is measured, and its name in a row of the history
     "vae": (course_vae, "held-out ELBO", "test_elbo"),
-    "gan": (course_gan, "Frechet distance", "frechet_train"),
+    "gan": (course_gan, "Fréchet distance to training images", "frechet_train"),
 }
 
 
@@ -424,7 +424,7 @@ def compare_speed(data_dir, rounds, count):
         for name, values in seconds.items():
             rows.append(
                 [
-                    f"`hw5_{script}.py`" if name.endswith("ours") else name,
+                    f"`hw5_{script}.py`" if name.endswith("ours") else name.replace(script, f"{script.upper()},", 1),
                     in_words(values, steps_an_epoch, " s"),
                     in_words(ratios(seconds[f"{script} course"], values)),
                     in_words(ratios(values, seconds[f"{script} floor"])),
