@@ -263,7 +263,8 @@ def test_samples_that_are_not_finite_stop():
 # ---- figures
 
 
-@pytest.mark.parametrize("edition", ["s24", pytest.param("cs446", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("edition", ["s24", "cs446"])
 def test_figures_and_the_animation(edition, tmp_path):
     experiment = small_diffusion(edition, samples=50, langevin_steps=2)
     experiment.folder = tmp_path

@@ -65,6 +65,7 @@ def test_a_new_run_renames_the_folder_of_an_earlier_one(finished, tmp_path, caps
         os.rename(folder, tmp_path / f"done{number}")
 
 
+@pytest.mark.slow
 def test_the_run_of_another_script_is_renamed_too(tmp_path):
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
     before = contents(tmp_path / "out")
@@ -206,6 +207,7 @@ def weights(tmp_path):
     return ["--e_path", tmp_path / "e.pt", "--d_path", tmp_path / "d.pt"]
 
 
+@pytest.mark.slow
 def test_weights_are_written_again_and_read(weights, tmp_path):
     for _ in range(2):
         assert hw5_vae.main(small("hw5_vae", tmp_path / "out", *weights)) == 0
@@ -273,6 +275,7 @@ def test_a_file_beside_the_weights_stays(weights, tmp_path):
     assert (tmp_path / ".partial").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_early_does_not_start_from_the_weights_of_an_earlier_one(weights, tmp_path, capsys):
     """Unless it began from weights: then it begins from them again."""
     assert hw5_vae.main(small("hw5_vae", tmp_path / "first", *weights)) == 0
@@ -363,6 +366,7 @@ def test_full_disk_keeps_the_last_good_checkpoint(name, tmp_path, references):  
     assert_same_run(folder, reference)
 
 
+@pytest.mark.slow
 def test_vanished_folder(tmp_path):
     folder = tmp_path / "out"
     child = Child("hw5_vae", arguments("hw5_vae", folder, "--epochs", 10_000))

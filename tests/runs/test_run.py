@@ -319,6 +319,7 @@ def test_a_fault_of_the_code_is_not_called_one_of_memory(tmp_path, monkeypatch):
         hw5_vae.main(small("hw5_vae", tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_single_test_image_gives_null_not_nan(tmp_path, recwarn):
     """The standard error of one value is not a number, which JSON does not have."""
     assert (

@@ -61,6 +61,7 @@ PER_COLUMN = """columns = zip(z.unbind(1), mu.unbind(1), sigma_square.unbind(1),
     return sum(-0.5 * (math.log(2 * math.pi) + torch.log(s) + (a - m) ** 2 / s) for a, m, s in columns)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "question, edits, expected",
     [
