@@ -312,6 +312,12 @@ def test_names_in_a_zip_that_does_not_say_how_they_are_written(tmp_path):
     assert all(gather(paths, tmp_path / f"g{number}").files for number, paths in enumerate(found.values()))
 
 
+def test_two_names_of_a_zip_never_become_one(tmp_path):
+    names = ["A:B/hw5_vae.py", "A?B/hw5_vae.py", "anna/hw5_vae.py", "Anna/hw5_vae.py"]
+    (tmp_path / "class.zip").write_bytes(zipped(dict.fromkeys(names, "class VAE: pass")))
+    assert sorted(students(tmp_path / "class.zip", tmp_path / "work")) == ["A_B", "A_B (2)", "Anna (2)", "anna"]
+
+
 def unflagged(raw):
     """A zip whose names are not said to be UTF-8."""
     raw = bytearray(raw)
