@@ -176,7 +176,7 @@ MORE_MISTAKES = [
         (("", "elbo"), "log_q = logpdf_diagonal_gaussian(sampled_z, mu, sigma_square)\n"
          "log_p_z = logpdf_diagonal_gaussian(sampled_z, 0 * mu, 1 + 0 * mu)\n"
          "return torch.mean(logpdf_bernoulli(x, p) - log_p_z + log_q)", "z two deviations from mu = 1"),
-        (("GNet", "forward"), "return torch.sigmoid(self.conv3(self.up(self.first(z))))", "Input Error"),  # no reshape
+        (("GNet", "forward"), "return torch.sigmoid(self.conv3(self.up(self.first(z))))", "NotImplementedError: Input Error"),  # no reshape
         (("VAE", "visualize_inter_class_interpolation"), "return tile(self.train_images[:30], 3, 10)", "was not written"),
         (("", "langevin_dynamics"), "return x", "is a yield missing"),
     ],
