@@ -214,6 +214,37 @@ Answer where NotImplementedError names a question. What is not named is given.""
 Answer where NotImplementedError names a question. What is not named is given.""",
 }
 
+
+def main_of(script, what, ready, train, stopped, end):
+    """The main() of a script: what gets it ready, the training, what is done after Ctrl-C, and at the end, as lines."""
+    indented = lambda lines, by: "\n".join(" " * by + line for line in lines)
+    return f'''
+def main(argv=None):
+    """{what} as the flags say. Ctrl-C ends the training early.
+
+    Returns the exit code: 0, 1 where training diverged, 2 for bad input, 130 for Ctrl-C.
+    """
+    args, code = parse_args(argv), 0
+    if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on Ctrl-C only ends the training
+    try:  # what is wrong with the input is one line; a fault in an answer, further down, has its traceback
+{indented(ready, 8)}
+    except (ValueError, OSError) as error:
+        print(f"{script}: {{error}}", file=sys.stderr)
+        return 2
+    try:
+        {train}
+    except FloatingPointError as error:
+        print(f"{script}: {{error}}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+{indented(stopped, 8)}
+        code = 130
+{indented(end, 4)}
+    return code
+'''
+
+
 # What stands where our code needs a part of an answer: the loops of the course, with the graded functions alone.
 # (class, function): its text, or "" to leave it out where it is. What mentions something that is left out is left out
 # as well.
@@ -247,36 +278,25 @@ GIVEN = {
 ''',
         ("VAE", "learning_rate"): "",
         ("", "cosine_decay"): "",
-        ("", "main"): '''
-def main(argv=None):
-    """Train and draw as the flags say. Ctrl-C ends the training early.
-
-    Returns the exit code: 0, 1 where training diverged, 2 for bad input, 130 for Ctrl-C.
-    """
-    args, code = parse_args(argv), 0
-    if __name__ == "__main__":
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on Ctrl-C only ends the training
-    torch.manual_seed(args.seed)
-    try:  # what is wrong with the input is one line; a fault in an answer, from here on, has its traceback
-        vae = VAE(args)
-        vae.check_paths()
-        print(f"{len(vae.train_images):,} training images")
-    except (ValueError, OSError) as error:
-        print(f"hw5_vae.py: {error}", file=sys.stderr)
-        return 2
-    try:
-        vae.train()
-    except FloatingPointError as error:
-        print(f"hw5_vae.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        say("Stopped: figures, and weights in --e_path and --d_path, are those of the training so far.")
-        vae.save_weights()
-        code = 130
-    vae.visualize()
-    say(f"Figures: {vae.folder}")
-    return code
-''',
+        ("", "main"): main_of(
+            "hw5_vae.py",
+            "Train and draw",
+            ready=(
+                "torch.manual_seed(args.seed)",
+                "vae = VAE(args)",
+                "vae.check_paths()",
+                "first = [weight.clone() for weight in vae.parameters()]",
+                'print(f"{len(vae.train_images):,} training images")',
+            ),
+            train="vae.train()",
+            stopped=(
+                "if all(map(torch.equal, first, vae.parameters())):",
+                "    return 130  # no update yet: weights in --e_path and --d_path stay",
+                'say("Stopped: figures, and weights in --e_path and --d_path, are those of the training so far.")',
+                "vae.save_weights()",
+            ),
+            end=("vae.visualize()", 'say(f"Figures: {vae.folder}")'),
+        ),
     },
     "hw5_gan.py": {
         ("GAN", "step"): '''
@@ -299,34 +319,21 @@ def main(argv=None):
             d_real, d_fake = (self.disc(x).sigmoid().mean() for x in (real, self.gen(z)))
         return loss_d.detach(), loss_g.detach(), d_real, d_fake
 ''',
-        ("", "main"): '''
-def main(argv=None):
-    """Train and draw as the flags say. Ctrl-C ends the training early.
-
-    Returns the exit code: 0, 1 where training diverged, 2 for bad input, 130 for Ctrl-C.
-    """
-    args, code = parse_args(argv), 0
-    if __name__ == "__main__":
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on Ctrl-C only ends the training
-    try:  # what is wrong with the input is one line; a fault in an answer, from here on, has its traceback
-        gan = GAN(args.zdim, args.seed)
-        gan.set_up(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
-        gan.check_data()
-    except (ValueError, OSError) as error:
-        print(f"hw5_gan.py: {error}", file=sys.stderr)
-        return 2
-    try:
-        gan.train(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)
-    except FloatingPointError as error:
-        print(f"hw5_gan.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        say("Stopped: samples_epoch_stopped.png is what G draws now.")
-        gan.visualize_samples("stopped")
-        code = 130
-    say(f"Figures: {gan.folder}")
-    return code
-''',
+        ("", "main"): main_of(
+            "hw5_gan.py",
+            "Train and draw",
+            ready=(
+                "gan = GAN(args.zdim, args.seed)",
+                "gan.set_up(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)",
+                "gan.check_data()",
+            ),
+            train="gan.train(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)",
+            stopped=(
+                'say("Stopped: samples_epoch_stopped.png is what G draws now.")',
+                'gan.visualize_samples("stopped")',
+            ),
+            end=('say(f"Figures: {gan.folder}")',),
+        ),
     },
     "hw5_diffusion.py": {
         ("", "perturb"): "",
@@ -338,32 +345,13 @@ def main(argv=None):
         waves = x[:, :, None] * frequencies  # [N,2,6]
         return torch.cat([torch.cat([waves.cos(), waves.sin()], 2).flatten(1), x], 1)
 ''',
-        ("", "main"): '''
-def main(argv=None):
-    """Train, sample and draw as the flags say. Ctrl-C ends the training early.
-
-    Returns the exit code: 0, 1 where training diverged, 2 for bad input, 130 for Ctrl-C.
-    """
-    args, code = parse_args(argv), 0
-    if __name__ == "__main__":
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on Ctrl-C only ends the training
-    try:  # what is wrong with the input is one line; a fault in an answer, from here on, has its traceback
-        model = ScoreMatching(args)
-        print(f"{len(model.train_data):,} points")
-    except (ValueError, OSError) as error:
-        print(f"hw5_diffusion.py: {error}", file=sys.stderr)
-        return 2
-    try:
-        model.train()
-    except FloatingPointError as error:
-        print(f"hw5_diffusion.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        say("Stopped: the figures are those of the training so far.")
-        code = 130
-    model.visualize()
-    say(f"Figures: {model.folder}")
-    return code
-''',
+        ("", "main"): main_of(
+            "hw5_diffusion.py",
+            "Train, sample and draw",
+            ready=("model = ScoreMatching(args)", 'print(f"{len(model.train_data):,} points")'),
+            train="model.train()",
+            stopped=('say("Stopped: the figures are those of the training so far.")',),
+            end=("model.visualize()", 'say(f"Figures: {model.folder}")'),
+        ),
     },
 }

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from helpers import ROOT, one_quickly, run_sooner
 
 from submissions.answers import ANSWERS
@@ -382,7 +383,8 @@ FAULTS = [
     ("hw5_gan", "_get_loss_d", "raise ValueError('mine')", [], 1, "Traceback", "in _get_loss_d"),
     ("hw5_diffusion", "compute_denoising_loss", "raise OSError('mine')", [], 1, "Traceback", "in compute_denoising_loss"),
     ("hw5_vae", "elbo", "return math.nan * p.mean()", [], 1, "", "step 1: the ELBO is nan"),
-    ("hw5_vae", "elbo", "raise KeyboardInterrupt", [], 130, "", ""),
+    ("hw5_vae", "elbo", "elbo.calls = getattr(elbo, 'calls', 0) + 1\nif elbo.calls > 1: raise KeyboardInterrupt\n"
+     "return logpdf_bernoulli(x, p).mean()", [], 130, "", ""),
     ("hw5_vae", "elbo", "pass", ["--e_path", "nowhere/e.pt"], 2, "", "cannot be written"),
     ("hw5_gan", "_get_loss_d", "pass", ["--batch_size", "301"], 2, "", "more than the 300 training images"),
     ("hw5_diffusion", "compute_denoising_loss", "pass", ["--word", "日"], 2, "", "DejaVu Sans has no"),
@@ -403,6 +405,17 @@ def test_a_students_fault_has_a_traceback_and_bad_input_a_line(
         assert "Traceback" not in told and told.count("\n") == bool(words), told
     if code == 130:
         assert "Stopped: figures" in finished.stdout and (folder / "outputs/figures/data_space.png").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_before_the_first_update_keeps_a_students_weights(handed_out, tmp_path):
+    changed = {key: "raise KeyboardInterrupt" if key[1] == "elbo" else text for key, text in ANSWERS["hw5_vae"].items()}
+    folder = of_student(tmp_path / "student", handed_out, {**ANSWERS, "hw5_vae": changed})
+    torch.save({"old": torch.ones(1)}, folder / "e.pt")
+    before = (folder / "e.pt").read_bytes()
+    finished = run(folder, "hw5_vae", "--e_path", "e.pt")
+    assert finished.returncode == 130 and "Stopped" not in finished.stdout, finished.stderr
+    assert (folder / "e.pt").read_bytes() == before
 
 
 def test_the_hand_out_says_nothing_of_a_rate_that_its_vae_does_not_have(handed_out):
