@@ -31,7 +31,7 @@ from hw5_lab.teaching import grade, starter
 from hw5_lab.teaching.export import students
 from hw5_lab.teaching.judging import QUESTIONS
 from hw5_lab.teaching.sandbox import ROOT, Refused, Sandbox, clean
-from hw5_lab.teaching.submission import find, gather
+from hw5_lab.teaching.submission import gather
 
 BOX = None  # of a worker
 MARK = ".hw5-report"  # an empty file in a report folder: its other files may be written again
@@ -50,9 +50,9 @@ def start_worker(as_root):
     Finalize(None, BOX.__exit__, exitpriority=1)
 
 
-def grade_student(folder, path, digest):
+def grade_student(submission, path, digest):
     """Grade one gathered submission, on all questions whatever their points; the raw results go to `path`."""
-    raw = grade.grade(find(folder), BOX, list(QUESTIONS))
+    raw = grade.grade(submission, BOX, list(QUESTIONS))
     grade.write(path, {"digest": digest, **raw})
 
 
@@ -95,7 +95,7 @@ def grade_class(args, scheme):
                 why = "; ".join(["there is no file to grade", *submission.left_out[:3]])
                 grade.write(path, {"digest": digest, **grade.unfinished(list(QUESTIONS), clean(why))})
             elif not known(path, digest):
-                todo[student] = submission.folder, path, digest
+                todo[student] = submission, path, digest
         count = len(todo)
         run_all(todo, args, len(gathered))
         raws = {}
@@ -158,9 +158,9 @@ def run_all(todo, args, total):
                         give_up(*todo.pop(student), "the process that graded it ended")
 
 
-def give_up(folder, path, digest, why):
+def give_up(submission, path, digest, why):
     raw = grade.unfinished(list(QUESTIONS), grade.OURS)
-    files = {name: str(file) for name, file in find(folder).files.items()}
+    files = {name: str(file) for name, file in submission.files.items()}
     grade.write(path, {"digest": digest, **raw, "files": files, "faults": [clean(why)]})
 
 

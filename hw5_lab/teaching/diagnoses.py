@@ -117,12 +117,13 @@ def gaussian(
     return value.exp() if density else value
 
 
+PLANE = "log 2 pi is counted twice, which is right for 2 dimensions alone"
 GAUSSIAN = [
     ("looks like sigma where sigma_square is given", {"variance": torch.square}),
     ("looks like log sigma_square where sigma_square is given", {"variance": torch.exp}),
     ("log 2 pi is missing", {"constant": 0.0}),
     ("log 2 pi is counted once, not once per dimension", {"constant": "once"}),
-    ("log 2 pi is counted twice, which is right for 2 dimensions alone", {"constant": "of two"}),
+    (PLANE, {"constant": "of two"}),
     ("0.5 is missing before log 2 pi", {"constant": 2.0}),
     ("0.5 is missing before log sigma_square", {"scale": 1.0}),
     ("0.5 is missing before the squared distance", {"distance": 1.0}),

@@ -15,43 +15,56 @@ CANVAS = re.compile(r"(?i)^(?:late_)?(?:(anon_\w{5})|(.+?)_(?:late_)?(\d+))_\d+_
 HOMEWORK = re.compile(
     r"(?i)(?:^|[-_ .]+)(?:hw[-_ ]?\d*[-_ ]*(?:vae|gan|diffusion|utils)(?![a-z])(.*)|(?:vae|gan|diffusion)[-\d() ]*)$"
 )
-MOODLE = re.compile(r"_assignsubmission_(?:file|onlinetext)_?$")  # a folder for each
+MOODLE = re.compile(r"^(.+)_assignsubmission_(?:file|onlinetext)_?(.*)$")  # a folder for each, or a file
 
 
 def students(export, folder):
-    """{student: [paths]} of a class's export: a folder or a zip of folders, of zips, or of files with names in front.
+    """{student: [(path, file name)]} of a class's export, a folder or a zip.
 
-    A zip is unpacked into `folder`. Gradescope's folders get the names of its submission_metadata.yml.
+    It holds folders, zips, or files with the students' names in front, which the platform put there. A zip is unpacked
+    into `folder`. Gradescope's folders get the names of its submission_metadata.yml.
     """
     export = Path(export)
     name = export.name
     if not export.is_dir():
         unpack(export, folder)
         name, export = export.stem, folder
-    entries = visible(export)
-    while len(entries) == 1 and entries[0].is_dir() and holds_students(entries[0]):
-        export, entries = entries[0], visible(entries[0])
-        name = export.name
+    while not names_of(export) and len(only := handed_in(export)) == 1 and only[0].is_dir() and holds_students(only[0]):
+        export, name = only[0], only[0].name
     names, found = names_of(export), {}
-    for path in entries:
-        if path.is_dir():
-            key = MOODLE.sub("_assignsubmission_file_", names.get(path.name, path.name))
+    for path in handed_in(export):
+        file = path.name
+        if moodle := MOODLE.match(names.get(path.name, path.name)):
+            key, file = f"{moodle[1]}_assignsubmission_file_", moodle[2]
+        elif path.is_dir():
+            key = names.get(path.name, path.name)
         elif canvas := CANVAS.match(path.name):
-            key = canvas[1] or f"{canvas[2]}_{canvas[3]}"
-        elif SCRIPT.search(path.name) or ARCHIVE.search(path.name):
-            key = owner(path.name) or name
+            key, file = canvas[1] or f"{canvas[2]}_{canvas[3]}", canvas[4]
         else:
-            continue
-        found.setdefault(in_utf8(key), []).append(path)
-    return found
+            key = owner(path.name) or name
+        found.setdefault(in_utf8(key), []).append((path, in_utf8(file)))
+    return {student: numbered_once(files) for student, files in found.items()}
+
+
+def numbered_once(files):
+    """[(path, file name)] without the numbers of later attempts, helpers-1.py, where no earlier one is beside them."""
+    plain = [re.sub(r"-\d+(\.\w+)$", r"\1", name) for _, name in files]
+    return [(path, short if plain.count(short) == 1 else name) for (path, name), short in zip(files, plain)]
+
+
+def handed_in(folder):
+    """What in an export's folder is of a student: no list of the class, no note."""
+    patterns = CANVAS, MOODLE, SCRIPT, ARCHIVE
+    return [path for path in visible(folder) if path.is_dir() or any(each.search(path.name) for each in patterns)]
 
 
 def holds_students(folder):
     """Whether an export's only folder is that of a class, not that of one student."""
     entries = visible(folder)
-    if any(path.is_dir() or CANVAS.match(path.name) for path in entries):
+    if any(path.is_dir() or CANVAS.match(path.name) or MOODLE.match(path.name) for path in entries):
         return True
-    named = [path.name for path in entries if is_archive(path.name) or HOMEWORK.search(SCRIPT.sub("", path.name))]
+    said = lambda file: is_archive(file) or file.lower().endswith(".ipynb") or HOMEWORK.search(SCRIPT.sub("", file))
+    named = [path.name for path in entries if said(path.name)]
     return len(set(map(owner, named)) - {""}) > 1
 
 
@@ -60,10 +73,10 @@ def is_archive(file):
 
 
 def owner(file):
-    """The student in a file's name, "" where there is none. An archive has its student's name, whatever that is."""
+    """The student in a file's name, "" where there is none. An archive may be named after a student called Gan."""
     stem = ARCHIVE.sub("", SCRIPT.sub("", file))
     homework = HOMEWORK.search(stem)
-    if is_archive(file) or not homework:
+    if not homework or (is_archive(file) and homework[1] is None):
         return stem
     behind = re.sub(r"(?i)\(\d+\)|^[-_ .]*\d*$", "", homework[1] or "")
     return stem[: homework.start()] or behind.strip("-_ .")
@@ -125,7 +138,7 @@ def unpack(export, folder):
 def wanted(entry):
     """Whether a file is unpacked: not weights and pictures in a student's folder, which are not gathered anyway."""
     *folders, name = parts_of(entry)
-    known = not SKIPPED.search(name) or ARCHIVE.search(name) or CANVAS.match(name)
+    known = not SKIPPED.search(name) or any(each.search(name) for each in (ARCHIVE, CANVAS, MOODLE))
     return not is_folder(entry) and (known or not folders)
 
 

@@ -48,14 +48,16 @@ def judge_gradients(answer, right, names):
 # ----------------------------------------------------------------------------------------------------- densities
 
 
-def judge_density(answers, sheet, arguments, names, grad, formula, mistakes, terms):
-    """form, value and gradient of a density; whether a [B,1] is returned is a remark."""
+def judge_density(answers, sheet, arguments, names, grad, formula, mistakes, terms, allowed=()):
+    """form, value and gradient of a density; that a [B,1] is returned is a remark, and so are `allowed` mistakes."""
     base, others = answers[0], answers[1 : 1 + len(names)]
     if "error" in base:
         return sheet.all(base["error"])
     value, count = base["value"], len(arguments[0])
     right = lambda **switches: formula(*arguments, **switches)
-    sheet["value"] = diagnose(value, right, mistakes, terms(*arguments))
+    why = diagnose(value, right, mistakes, terms(*arguments))
+    sheet.remarks += [why] * (why in allowed)
+    sheet["value"] = "" if why in allowed else why
     sheet["form"] = form(base, names, [(count,), (count, 1)], f"[{count}], one number per example,")
     if sheet["form"].startswith("shape") and sheet["value"]:
         sheet["form"] = sheet["value"]
@@ -76,7 +78,17 @@ def gaussian(ask, draw, sheet):
     moved = draw.normal(30, 3), draw.normal(30, 3), draw.uniform(30, 3, low=0.2, high=3)
     answers = ask.calls(*with_each_moved("logpdf_diagonal_gaussian", arguments, moved, (0, 1, 2)))
     names = "z", "mu", "sigma_square"
-    judge_density(answers, sheet, arguments, names, (0, 1, 2), known.gaussian, known.GAUSSIAN, known.gaussian_terms)
+    judge_density(
+        answers,
+        sheet,
+        arguments,
+        names,
+        (0, 1, 2),
+        known.gaussian,
+        known.GAUSSIAN,
+        known.gaussian_terms,
+        allowed=[known.PLANE],  # the homework's latent space
+    )
 
 
 @question("2(b)ii", "hw5_vae", "form, value, gradient, p = 0 and 1")
@@ -291,7 +303,7 @@ def elbo(ask, draw, sheet):
         if len(values) == 12 and all(value.numel() == 1 for value in values):
             terms = known.elbo_terms([first, *batches[2:]])
         why = diagnose(
-            base["value"].squeeze(), lambda **switches: known.elbo(*first, **switches), known.ELBO, rtol=2e-5
+            base["value"].squeeze(), lambda **switches: known.elbo(*first, **switches), known.ELBO, rtol=1e-4
         )
         if why.startswith("another value") and terms:
             why = known.other_sum(torch.cat(values), terms) or why

@@ -133,7 +133,7 @@ def read(path=DEFAULT):
     )
     expect(isinstance(files, list) and set(files) <= set(FILES), "files", f"expected some of {', '.join(FILES)}")
     expect(visibility in VISIBILITIES, "visibility", f"expected one of {', '.join(VISIBILITIES)}")
-    texts = isinstance(words, dict) and all(isinstance(each, str) for each in words.values())
+    texts = isinstance(words, dict) and all(isinstance(each, str) and each.strip() for each in words.values())
     expect(texts, "words", 'expected lines "a part of a sentence" = "other words"')
     questions = {}
     for number, entry in table.items():

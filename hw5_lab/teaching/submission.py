@@ -105,11 +105,14 @@ class Gatherer:
 
     def add(self, parts, reader, size=None):
         """One file of these path components; `reader(n)` reads at most n bytes of it."""
-        parts = list(map(plain_name, parts))
+        hidden = any(map(HIDDEN.match, parts))
+        *folders, last = map(plain_name, parts)
+        # No folder has a script's name: find() and place() would take it for one
+        parts = [*(re.sub(r"(?i)(\.(py|ipynb))+$", "", each) or "_" for each in folders), last]
         name = "/".join(parts)
         if ARCHIVE.search(name):
             self.left_out.append(f"{name}: an archive that is not read; a zip is")
-        if any(map(HIDDEN.match, parts)) or SKIPPED.search(name) or ARCHIVE.search(name):
+        if hidden or SKIPPED.search(name) or ARCHIVE.search(name):
             return
         if len(parts) > DEEPEST:
             self.left_out.append(f"{name}: lies in more than {DEEPEST - 1} folders")
@@ -161,10 +164,10 @@ class Gatherer:
         except Exception as error:  # damaged, encrypted, of an unknown kind
             self.left_out.append(f"{name}: cannot be read ({type(error).__name__})")
 
-    def gather(self, source):
-        """A folder, a zip or a file."""
+    def gather(self, source, name=None):
+        """A folder, a zip or a file, which may get another name."""
         if not source.is_dir():
-            return self.gather_file(source, [source.name])
+            return self.gather_file(source, [name or source.name])
         found = []
         for base, folders, files in os.walk(source):
             parts = Path(base).relative_to(source).parts
@@ -200,12 +203,14 @@ def code_of(content):
 
 
 def rank(path, name):
-    """How well a file's name fits: the smallest is chosen. Platforms number a later copy: hw5_vae-1.py."""
+    """How well a file's name fits: the smallest is chosen. A later copy has a number: hw5_vae-1.py, Version 2/."""
     kind, stem = name.removeprefix("hw5_"), path.stem.lower()
     plain = re.sub(r"-\d+$|\(\d+\)|[-_ ]", "", stem)
-    version = re.search(r"[-(](\d+)\)?$", stem)
+    versions = re.findall(r"(?:^|[-_ /])v(?:ersion)?[-_ ]?(\d+)", path.with_suffix("").as_posix().lower())
+    copy = re.search(r"[-(](\d+)\)?$", stem)
+    version = copy[1] if copy else versions[-1] if versions else "0"
     fits = 0 if re.fullmatch(rf"(hw\d*)?{kind}", plain) else 1 if re.search(rf"hw\d*[-_ ]*{kind}", stem) else 2
-    return fits, bool(SPARE.search(str(path))), -int(version[1][:6]) if version else 0, len(path.parts), str(path)
+    return fits, bool(SPARE.search(str(path))), -int(version[:6]), len(path.parts), str(path)
 
 
 def find(folder):
@@ -226,11 +231,12 @@ def find(folder):
 
 
 def gather(sources, folder):
-    """The Submission that these paths hold, gathered into `folder`."""
+    """The Submission that these paths hold, gathered into `folder`; of a file also (path, the name that it gets)."""
     folder.mkdir(parents=True, exist_ok=True)
     gatherer = Gatherer(folder)
     for source in sources:
-        gatherer.gather(Path(source))
+        path, name = source if isinstance(source, tuple) else (source, None)
+        gatherer.gather(Path(path), name)
     submission = find(folder)
     submission.left_out = gatherer.left_out
     return submission

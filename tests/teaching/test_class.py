@@ -22,7 +22,7 @@ from hw5_lab.teaching.child import readable
 from hw5_lab.teaching.judging import QUESTIONS
 import hw5_lab.teaching.export as exports
 from hw5_lab.teaching.export import students
-from hw5_lab.teaching.submission import Gatherer, code_of, find, gather
+from hw5_lab.teaching.submission import Gatherer, Submission, code_of, find, gather
 
 # ---- what is gathered
 
@@ -54,6 +54,8 @@ def test_files_are_known_by_name_or_by_what_they_define(tmp_path):
         (["hw5_vae.py", "hw5_vae-1.py", "hw5_vae-2.py"], "hw5_vae-2.py"),
         (["starter/hw5_vae.py", "solution/src/hw5_vae.py"], "solution/src/hw5_vae.py"),
         (["my_vae_notes.py", "hw5-vae.py"], "hw5-vae.py"),
+        (["Version 1/hw5_vae.py", "Version 2/hw5_vae.py", "Version 10/hw5_vae.py"], "Version 10/hw5_vae.py"),
+        (["hw5_vae_v1.py", "hw5_vae_v2.py"], "hw5_vae_v2.py"),
     ],
 )
 def test_the_submission_is_chosen_not_a_backup(names, chosen, tmp_path):
@@ -286,6 +288,11 @@ def test_exports_of_platforms(tmp_path):
         (["anna_hw5_vae_final.py", "anna_hw5_gan_final.py", "anna_hw5_utils.py"], ["anna"]),
         (["hw5_vae_carl.py", "hw5_gan_carl.py", "hw5-vae-ben.py", "hw5-vae-anna (2).py"], ["anna", "ben", "carl"]),
         (["hw5_vae-1.py", "hw5_gan.py"], ["class"]),
+        (["anna_hw5_vae.zip", "anna_hw5_gan.zip", "ben_hw5_vae.py", "ben_hw5_gan.zip"], ["anna", "ben"]),
+        (  # Moodle, without folders; one without a script
+            ["Ann_12_assignsubmission_file_my_vae.py", "Ben_13_assignsubmission_file_written.pdf"],
+            ["Ann_12_assignsubmission_file_", "Ben_13_assignsubmission_file_"],
+        ),
         (["Zoë Müller_vae.py", "Zoë Müller_gan.py"], ["Zoë Müller"]),
     ],
 )
@@ -293,7 +300,42 @@ def test_whose_files_they_are(names, expected, tmp_path):
     (tmp_path / "class.zip").write_bytes(zipped(dict.fromkeys(names, "class VAE: pass")))
     found = students(tmp_path / "class.zip", tmp_path / "work")
     assert sorted(found) == expected
-    assert sorted(path.name for paths in found.values() for path in paths) == sorted(names)
+    assert sorted(path.name for paths in found.values() for path, _ in paths) == sorted(names)
+
+
+def test_what_lies_beside_a_script_keeps_its_students_name_for_it(tmp_path):
+    """Without what the platform puts in front: a script imports it. Of two attempts at one file both are kept."""
+    names = ["hw5_vae.py", "helpers-1.py", "hw5_gan.py", "hw5_gan-2.py"]
+    files = {
+        "canvas.zip": [f"smithanna_12_{345 + number}_{name}" for number, name in enumerate(names)],
+        "moodle.zip": [f"Anna Smith_12_assignsubmission_file_{name}" for name in names],
+    }
+    for export, names in files.items():
+        (tmp_path / export).write_bytes(zipped(dict.fromkeys(names, "")))
+        (paths,) = students(tmp_path / export, tmp_path / f"work-{export}").values()
+        folder = gather(paths, tmp_path / f"gathered-{export}").folder
+        assert {path.name for path in folder.iterdir()} == {"hw5_vae.py", "helpers.py", "hw5_gan.py", "hw5_gan-2.py"}
+
+
+def test_a_folder_with_a_scripts_name(tmp_path):
+    """A Mac's "Compress" makes hw5_vae.py.zip; others make a folder of that name."""
+    text = b"class VAE: pass"
+    for files in (
+        {"anna/hw5_vae.py.zip": zipped({"hw5_vae.py": text}), "ben/hw5_vae.py/hw5_vae.py": text},
+        {
+            "anna/hw5_vae.ipynb.zip": zipped({"hw5_vae.py": text}),
+            "ben/hw5_vae.py.zip": zipped({"x.py/HW5_vae.py": text}),
+        },
+    ):
+        work = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        work.mkdir()
+        (work / "class.zip").write_bytes(zipped(files))
+        found = students(work / "class.zip", work / "export")
+        assert sorted(found) == ["anna", "ben"]
+        for student, paths in found.items():
+            submission = gather(paths, work / student)
+            place = submission.place(work / f"job-{student}", "hw5_vae")
+            assert (place / "hw5_vae.py").read_bytes() == text
 
 
 def test_names_in_a_zip_that_does_not_say_how_they_are_written(tmp_path):
@@ -361,10 +403,14 @@ def test_who_handed_in_no_script_has_a_row(tmp_path):
         (["anna_hw5_vae.py", "ben_hw5_vae.py"], ["anna", "ben"]),
         (["anna/hw5_vae.py", "ben/hw5_vae.py"], ["anna", "ben"]),
         (["hw5_vae.py", "hw5_gan.py", "helpers.py", "layers.py"], ["only"]),
+        (["anna.ipynb", "ben.ipynb"], ["anna", "ben"]),
+        (["hw5_vae.ipynb", "hw5_gan.ipynb"], ["only"]),
+        (["../roster.csv", "../Thumbs.db", "anna/hw5_vae.py", "ben/hw5_vae.py"], ["anna", "ben"]),
     ],
 )
 def test_an_exports_only_folder_is_a_class_or_a_student(files, expected, tmp_path):
-    (tmp_path / "class.zip").write_bytes(zipped({f"only/{name}": "" for name in files}))
+    names = [name.removeprefix("../") if name.startswith("../") else f"only/{name}" for name in files]
+    (tmp_path / "class.zip").write_bytes(zipped(dict.fromkeys(names, "")))
     assert sorted(students(tmp_path / "class.zip", tmp_path / "a")) == expected
 
 
@@ -403,7 +449,7 @@ def make_class(folder):
     renamed = PLAIN["hw5_vae"].replace("terms", "parts").replace("hidden", "h").replace("log_prior", "lp") + "# mine\n"
     texts = {
         "anna": {"hw5_vae.py": PLAIN["hw5_vae"]},
-        "ben": {"work/hw5_vae.py": renamed},
+        "ben": {"work/hw5_vae.py": renamed, "hw5_gan.rar": "Rar!"},
         "carla": {"hw5_vae.py": wrong, "hw5_gan.py": PLAIN["hw5_gan"]},
         "=dora": {"notes.txt": "sorry"},
         "eve": {"hw5_vae.py": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"},
@@ -433,6 +479,9 @@ def test_a_class_in_one_command(tmp_path, capsys, monkeypatch):
     assert float(rows["anna"]["total"]) == float(rows["ben"]["total"]) == full == float(rows["frank"]["total"])
     assert float(rows["carla"]["2(b)iv"]) == 2 and float(rows["eve"]["total"]) == 0
     assert "1 with probability 1 - p" in (report / "feedback" / "carla.txt").read_text()
+    assert (
+        "(remark) hw5_gan.rar: an archive that is not read; a zip is" in (report / "feedback" / "ben.txt").read_text()
+    )
     page = (report / "class.html").read_text()
     assert "not the distribution that is asked: 1 with probability 1 - p<td class=n>1" in page
     assert "<td class=n>100%<td>anna<td>ben" in page and "<td>frank" not in page and "<td>eve" not in page
@@ -460,10 +509,10 @@ def test_what_is_graded_is_not_graded_again(tmp_path):
     assert not classroom.known(path, 5) and not classroom.known(tmp_path / "b.json", 5)
 
 
-def die(folder, path, digest):
-    if folder.name == "bad":
+def die(submission, path, digest):
+    if submission.folder.name == "bad":
         os._exit(1)
-    if folder.name == "worse":
+    if submission.folder.name == "worse":
         raise ValueError("x")
     grade.write(path, {"digest": digest, **grade.unfinished(list(QUESTIONS), "fine")})
 
@@ -474,7 +523,7 @@ def test_a_worker_that_dies_costs_one_student(tmp_path, monkeypatch):
     todo = {}
     for name in ("a", "bad", "b", "worse", "c"):
         (tmp_path / name).mkdir()
-        todo[name] = tmp_path / name, tmp_path / f"{name}.json", 1
+        todo[name] = Submission(tmp_path / name), tmp_path / f"{name}.json", 1
     args = grade.make_parser().parse_args(["x", "--workers", "1"])
     classroom.run_all(dict(todo), args, 5)
     said = {name: json.loads(path.read_text()) for name, (_, path, _) in todo.items()}
@@ -594,6 +643,7 @@ def test_no_export_and_no_student(tmp_path, capsys):
         ('files = ["hw5"]\n', "files: expected some of hw5_vae"),
         ('files = ["hw5_gan"]\n["2(a)"]\nvalue = 1\n', "files: no question of these files is there"),
         ("[words]\nx = 1\n", "words: expected lines"),
+        ('[words]\nx = " "\n', "words: expected lines"),
         ('"2(a)" = 3\n', '2(a): expected a table ["2(a)"]'),
         ('["2(a)"]\ntitle = 3\n', "2(a), title: expected a text"),
         ("", "questions: none is there"),

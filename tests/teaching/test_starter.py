@@ -17,6 +17,7 @@ from helpers import ROOT, one_quickly, run_sooner
 from submissions.answers import ANSWERS
 from graded import POINTS, SCHEME, earned, lost, raw_of, said
 
+import hw5_vae
 from hw5_lab.teaching import starter
 from hw5_lab.teaching.judging import QUESTIONS as GRADED
 from hw5_lab.teaching.starter_texts import QUESTIONS
@@ -411,7 +412,7 @@ def test_a_students_fault_has_a_traceback_and_bad_input_a_line(
 def test_ctrl_c_before_the_first_update_keeps_a_students_weights(handed_out, tmp_path):
     changed = {key: "raise KeyboardInterrupt" if key[1] == "elbo" else text for key, text in ANSWERS["hw5_vae"].items()}
     folder = of_student(tmp_path / "student", handed_out, {**ANSWERS, "hw5_vae": changed})
-    torch.save({"old": torch.ones(1)}, folder / "e.pt")
+    torch.save(hw5_vae.Encoder(2, 5, 784).state_dict(), folder / "e.pt")
     before = (folder / "e.pt").read_bytes()
     finished = run(folder, "hw5_vae", "--e_path", "e.pt")
     assert finished.returncode == 130 and "Stopped" not in finished.stdout, finished.stderr

@@ -62,8 +62,6 @@ VAE = [
      {"2(b)i": "value"}, "a density, not its logarithm"),
     (("math.log(2 * math.pi) + torch.log(sigma_square)", "2 * torch.log(sigma_square)"), {"2(b)i": "value"},
      "log 2 pi is missing; and 0.5 is missing before log sigma_square"),
-    (("return (-0.5 * terms).sum(dim=-1)", "return -0.5 * (math.log(2 * math.pi) * 2 + (terms - math.log(2 * math.pi)).sum(1))"),
-     {"2(b)i": "value"}, "right for 2 dimensions alone"),
     (("torch.log(sigma_square) + (z", "torch.log(sigma_square.detach()) + (z"),
      {"2(b)i": "gradient"}, "a part of the gradient for sigma_square is missing"),
     (("return (-0.5 * terms).sum(dim=-1)", "z -= mu\n    return (-0.5 * terms).sum(dim=-1)"),
@@ -297,6 +295,18 @@ STYLES = {  # right, each in its own way: the file, the edits, the questions tha
             "    def elbo_loss(self, z, mu, sigma_square, x, p):\n"
             "        return formula(z, mu, sigma_square, x, p)\n\n",
         ),
+        ("2(c)",), "",
+    ),
+    "for a plane": (  # the homework's latent space
+        "hw5_vae",
+        ("return (-0.5 * terms).sum(dim=-1)",
+         "return -0.5 * (math.log(2 * math.pi) * 2 + (terms - math.log(2 * math.pi)).sum(1))"),
+        ("2(b)i", "2(c)"), "right for 2 dimensions alone",
+    ),
+    "a small epsilon in the bound": (
+        "hw5_vae",
+        ("log_p = logpdf_bernoulli(x, p)",
+         "log_p = (x * torch.log(p + 1e-5) + (1 - x) * torch.log(1 - p + 1e-5)).sum(1)"),
         ("2(c)",), "",
     ),
     "without self": (
