@@ -83,7 +83,7 @@ class VAE(AnalyticVAE):
         return halve(images)
 
     def read_data(self, data_dir=None, size=None):
-        """As the others' read_data(), with the first size/10 images of each digit to train."""
+        """2(i). As the others' read_data(), with the first size/10 images of each digit to train."""
         splits = self.read_all(data_dir)
         size = size or self.args.train_size
         return {**splits, "train": first_of_each_digit(*splits["train"], max(1, size // 10))}

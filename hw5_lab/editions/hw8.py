@@ -79,7 +79,7 @@ class AnalyticVAE(hw5_vae.VAE):
 
     @evaluating
     def visualize_samples(self, epoch):
-        """8x8 grid [245,245] of p(x|z) after this epoch, with z from the prior, the same in every epoch."""
+        """Amsterdam 1.14, Penn 2(v). 8x8 grid [245,245] of p(x|z) after this epoch, of the same z from the prior."""
         z = torch.randn(64, self.args.latent_dimension, generator=self.fresh_rng(), device=self.device)
         grid = self.tile(self.decoder(z), 8, 8)
         self.save(draw_grid(grid, f"p(x|z), z from the prior, epoch {epoch}"), f"samples_epoch_{epoch}.png")

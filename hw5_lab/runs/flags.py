@@ -44,7 +44,7 @@ def add_run_flags(parser, number, images=True):
         "--measure",
         choices=MEASURES,
         default="usual",
-        help="how much to measure at the end: quick for a lecture, full for all numbers",
+        help="how much of a VAE to measure at the end: quick for a lecture, full for all numbers; of others always all",
     )
     flag("--threads", **number(int, 1, 1024), help="of the processor; without it as many as PyTorch takes")
     flag(
