@@ -126,7 +126,7 @@ def compute_denoising_loss(scorenet, training_data, sigmas, generator=None):
     x~ = x + sigma noise; training_data x [N,2], sigmas [L] > 0; one sigma, drawn uniformly, and one noise for each
     point. The score of the perturbed data reaches the minimum, which is above 0 unless all points are equal
     (Vincent 2011; Song and Ermon 2019).
-    ValueError for no data, which have no mean loss, and for another shape.
+    ValueError for no data, which have no mean loss, and for data without two dimensions.
     """
     x = torch.as_tensor(training_data, dtype=torch.float32)
     if not len(x) or x.dim() != 2:
@@ -250,7 +250,9 @@ class ScoreMatching:
 
     def step(self):
         """4(b). One update of the weights with points drawn with replacement; returns the loss."""
-        chosen = torch.randint(POINTS, (self.args.batch_size,), generator=self.noise_rng, device=self.device)
+        chosen = torch.randint(
+            len(self.train_data), (self.args.batch_size,), generator=self.noise_rng, device=self.device
+        )
         loss = self.denoising_loss(self.train_data[chosen], self.noise_levels)
         self.network.zero_grad()
         loss.backward()

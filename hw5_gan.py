@@ -73,7 +73,7 @@ def kaiming_init(network):
     for layer in network.children():
         if hasattr(layer, "weight") and layer.weight.dim() > 1:  # not a batch normalisation's
             nn.init.kaiming_uniform_(layer.weight)
-            if layer.bias is not None:
+            if getattr(layer, "bias", None) is not None:
                 nn.init.zeros_(layer.bias)
 
 
@@ -169,6 +169,7 @@ class GAN:
             raise ValueError(f"iter_d {self.iter_d}, iter_g {self.iter_g}: each network needs an update; use 1 or more")
         self.optim_d = torch.optim.Adam(self.disc.parameters(), lr=self.lr, betas=self.betas)
         self.optim_g = torch.optim.Adam(self.gen.parameters(), lr=self.lr, betas=self.betas)
+        self.average = None  # one that was kept would not follow this optimizer
 
     def draw_z(self, count, generator):
         """z [count,zdim] on this device, from a generator on this device or the CPU."""
@@ -241,7 +242,7 @@ class GAN:
         """4(f). The training, from epoch `first` on, counted from 0. Yields a row after each epoch.
 
         A row holds the epoch's number, counted from 1, the means of both losses, in nats, and of D(x) and D(G(z)).
-        Halfway through a single epoch it calls draw_epoch(0.5).
+        Halfway through a single epoch of two steps or more it calls draw_epoch(0.5).
         FloatingPointError where a loss is not finite.
         """
         self.check_data()
@@ -270,6 +271,9 @@ class GAN:
         images, and grids of samples from the same noise after sample_epochs.
         """
         self.set_up(iter_d, iter_g, n_epochs, batch_size, lr)
+        for network in self.disc, self.gen:
+            if not any(module.training for module in network.modules()):
+                network.train()  # a loaded one is in evaluation mode
         self.draw_epoch(0)
         for row in self.epochs():
             numbers = ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "epoch")

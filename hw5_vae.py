@@ -18,10 +18,8 @@ import importlib.util
 import io
 import math
 import os
-import pickle
 import signal
 import sys
-import zipfile
 from functools import cached_property
 from pathlib import Path
 
@@ -252,7 +250,8 @@ class VAE(nn.Module):
         pixels = data["train"][0].shape[1]
         if pixels != self.args.data_dimension:
             raise ValueError(f"data_dimension {self.args.data_dimension}: the images have {pixels} pixels; use that")
-        to_device = lambda array: torch.as_tensor(array, dtype=torch.float32, device=self.device)
+        dtype = next(self.parameters()).dtype
+        to_device = lambda array: torch.as_tensor(array, dtype=dtype, device=self.device)
         return {name: tuple(map(to_device, arrays)) for name, arrays in data.items()}
 
     @cached_property
@@ -319,6 +318,8 @@ class VAE(nn.Module):
         """2(d). Train for all epochs, a line each. With an argument: PyTorch's switch between its two modes."""
         if mode is not None:
             return super().train(mode)
+        if not any(module.training for module in self.modules()):
+            super().train()  # a loaded model is in evaluation mode
         self.check_paths()
         self.draw_epoch(0)
         for row in self.epochs():
@@ -336,35 +337,47 @@ class VAE(nn.Module):
         parts = [self.terms(x, generator) for x in images.split(1000)]
         return [torch.cat(part) for part in zip(*parts)]
 
+    @property
+    def weights_files(self):
+        """(network, path) for --e_path and --d_path; the path is None where the flag is not given."""
+        named = (self.encoder, self.args.e_path), (self.decoder, self.args.d_path)
+        return [(network, Path(path).absolute() if path else None) for network, path in named]
+
     def check_paths(self):
-        """ValueError where --e_path or --d_path cannot be written, or holds something else."""
-        paths = [Path(path).absolute() for path in (self.args.e_path, self.args.d_path) if path]
-        for path in paths:
-            if path.is_dir() or not path.parent.is_dir():
-                raise ValueError(f"{path}: cannot be written; name a file in a folder that is there")
-            if path.exists() and not (path.is_file() and zipfile.is_zipfile(path)):  # as weights are
-                raise ValueError(f"{path}: holds no weights, so it is not overwritten; name another file")
-        if len(paths) > len(set(paths)):
-            raise ValueError(f"{paths[0]}: cannot hold both networks; name two files")
+        """ValueError where --e_path or --d_path cannot be written, or holds anything but weights of its network."""
+        files = [(network, path) for network, path in self.weights_files if path]
+        for network, path in files:
+            if path.is_dir() or not os.access(path.parent, os.W_OK):
+                raise ValueError(f"{path}: cannot be written; name a file in a folder that is there and writable")
+            if path.exists() and read_weights(path).keys() != network.state_dict().keys():
+                name = type(network).__name__
+                raise ValueError(
+                    f"{path}: holds no weights of this {name}, so it is not overwritten; name another file"
+                )
+        if len(files) > len({path for _, path in files}):
+            raise ValueError(f"{files[0][1]}: cannot hold both networks; name two files")
 
     def save_weights(self):
         """Write the weights of encoder and decoder to --e_path and --d_path, where these are given."""
-        for network, path in ((self.encoder, self.args.e_path), (self.decoder, self.args.d_path)):
+        for network, path in self.weights_files:
             if path:
-                content, path = io.BytesIO(), Path(path).resolve()
+                content, path = io.BytesIO(), path.resolve()
                 torch.save({name: weight.cpu() for name, weight in network.state_dict().items()}, content)
                 partial = path.with_name(f".{path.name}.partial")  # a full disk leaves the old file whole
-                partial.write_bytes(content.getvalue())
-                partial.replace(path)
+                try:
+                    partial.write_bytes(content.getvalue())
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
 
     def load_weights(self):
         """Read the weights from these two files."""
-        for network, path in ((self.encoder, self.args.e_path), (self.decoder, self.args.d_path)):
-            if not (path and Path(path).is_file()):
+        for network, path in self.weights_files:
+            if not (path and path.is_file()):
                 raise ValueError(f"{path or '--e_path or --d_path'}: no such file; --resume_training reads both files")
             try:
-                network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-            except (RuntimeError, TypeError, KeyError, AttributeError, EOFError, OSError, pickle.UnpicklingError):
+                network.load_state_dict(read_weights(path))
+            except (RuntimeError, TypeError, AttributeError):
                 name = type(network).__name__
                 raise ValueError(
                     f"{path}: holds no weights of this {name}; use those of a run with the same sizes"
@@ -480,6 +493,15 @@ class VAE(nn.Module):
 def tile(images, rows, columns):
     """Images [rows*columns,784] as a numpy grid, column by column."""
     return utils.concat_images([utils.array_to_image(image) for image in images.cpu()], rows, columns)
+
+
+def read_weights(path):
+    """The weights in a file, {name: tensor}; empty for a file that holds something else. Runs no code from it."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+    except Exception:  # a damaged file can raise anything
+        content = None
+    return content if isinstance(content, dict) else {}
 
 
 def new_figure(width, height):

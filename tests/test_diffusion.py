@@ -114,6 +114,17 @@ def test_words_that_cannot_be_drawn_are_refused(text, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("count", [7, 5000])
+def test_all_points_of_ones_own_data_are_trained_on(count, monkeypatch):
+    one, seen = model(batch_size=100_000), []
+    one.data = torch.arange(2.0 * count).view(count, 2), torch.zeros(count, dtype=torch.long)
+    monkeypatch.setattr(
+        hw5_diffusion, "compute_denoising_loss", lambda network, x, *_: seen.append(x) or network(x[:2], 1.0).sum()
+    )
+    one.step()
+    assert len(seen[0].unique(dim=0)) == count
+
+
 def test_points_are_the_same_with_and_without_pillows_other_layout(monkeypatch):
     """Where the library FriBidi is missing, Pillow falls back to the plain one, which kerns otherwise."""
     images = []

@@ -13,7 +13,7 @@ from torch import nn
 
 import hw5_gan
 import hw5_utils as utils
-from hw5_gan import GAN, DNet, GNet
+from hw5_gan import GAN, DNet, GNet, kaiming_init
 
 LOG2 = math.log(2)
 
@@ -74,6 +74,14 @@ def test_kaiming_bounds(make):
             largest = layer.weight.abs().max().item()
             assert largest <= bound * (1 + 1e-6) and largest > (0.99 if layer.weight.numel() > 500 else 0.75) * bound
             assert not layer.bias.any()
+
+
+def test_layers_without_a_bias_are_initialised():
+    network = nn.Sequential(nn.Embedding(10, 16), nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2))
+    before = [weight.clone() for weight in network.parameters()]
+    kaiming_init(network)
+    changed = [not torch.equal(old, new) for old, new in zip(before, network.parameters())]
+    assert changed == [True, True, False, False]
 
 
 # ---- losses

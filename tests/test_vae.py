@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -437,6 +439,53 @@ def test_weights_of_other_networks_are_refused(tmp_path):
             ValueError, match="holds no weights of this Encoder; use those of a run with the same sizes"
         ):
             small_vae(resume_training=True, **given)
+
+
+def test_a_file_that_holds_anything_else_is_not_overwritten(tmp_path, monkeypatch):
+    """A document and numpy's arrays are zips too; the other network's weights, and a path named twice."""
+    paths = {"e_path": str(tmp_path / "e.pt"), "d_path": str(tmp_path / "d.pt")}
+    small_vae(**paths).save_weights()
+    np.savez(tmp_path / "data.npz", np.ones(3))
+    (tmp_path / "thesis.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    small_vae(**paths).check_paths()
+    for name in ("d.pt", "data.npz", "thesis.txt"):
+        with pytest.raises(ValueError, match=f"{name}: holds no weights of this Encoder, so it is not overwritten"):
+            small_vae(e_path=str(tmp_path / name)).train()
+    with pytest.raises(ValueError, match="new.pt: cannot hold both networks"):
+        small_vae(e_path=str(tmp_path / "new.pt"), d_path=str(tmp_path / "new.pt")).train()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(
+        ValueError, match="new.pt: cannot be written; name a file in a folder that is there and writable"
+    ):
+        small_vae(e_path=str(tmp_path / "new.pt")).train()
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_leaves_the_old_weights_and_nothing_else(tmp_path, monkeypatch):
+    vae = small_vae(e_path=str(tmp_path / "e.pt"))
+    vae.save_weights()
+    before = (tmp_path / "e.pt").read_bytes()
+
+    def full(self, content):
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        vae.save_weights()
+    assert [path.name for path in tmp_path.iterdir()] == ["e.pt"] and (tmp_path / "e.pt").read_bytes() == before
+
+
+def test_a_loaded_model_is_trained_in_training_mode():
+    """One in evaluation mode as a whole, that is: a frozen layer stays frozen."""
+    vae = small_vae(num_epoches=1)
+    vae.norm = nn.BatchNorm1d(8).eval()
+    for mode in (True, False):
+        nn.Module.train(vae, mode)
+        vae.norm.eval()
+        vae.train()
+        assert vae.training and vae.encoder.training and vae.norm.training == (not mode)
 
 
 def test_images_of_another_size_are_refused_before_the_training(monkeypatch):

@@ -108,6 +108,8 @@ class Muon(torch.optim.Optimizer):
     def step(self):
         for group in self.param_groups:
             for weight in group["params"]:
+                if weight.grad is None:  # a frozen one
+                    continue
                 state, gradient = self.state[weight], weight.grad
                 average = state.setdefault("average", torch.zeros_like(weight)).lerp_(gradient, 1 - group["momentum"])
                 weight.mul_(1 - group["lr"] * group["weight_decay"])

@@ -40,8 +40,9 @@ class Experiment(ABC):
         """{name: network, optimizer, or what else has a state_dict}: all that the homework has, and more_parts."""
         found = {**getattr(self.homework, "_modules", {}), **vars(self.homework)}
         for name, value in list(found.items()):
-            if isinstance(value, (list, tuple)):
-                found |= {f"{name}_{number}": each for number, each in enumerate(value)}
+            if isinstance(value, (list, tuple, dict)):
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                found |= {f"{name}_{key}": each for key, each in items}
         if getattr(self.homework, "_parameters", None) or getattr(self.homework, "_buffers", None):
             found["own"] = OwnTensors(self.homework)
         parts, seen = {}, []

@@ -74,7 +74,7 @@ class GANExperiment(Experiment):
         return [self.homework.optim_g]
 
     def watch(self):
-        """The Frechet distance of samples to the training images; best.pt keeps the generator where it is smallest."""
+        """The Frechet distance of samples to the training images; the generator where it is smallest is kept."""
         samples = self.sample(min(5000, len(self.data[0])), CHOOSE)
         if not samples.isfinite().all():
             raise FloatingPointError("samples of G are not finite; try a smaller --lr")
@@ -83,8 +83,6 @@ class GANExperiment(Experiment):
         if not best or distance < best["frechet_train"]:
             epoch = len(self.record["history"]) + 1
             self.record["best"] = {"epoch": epoch, "frechet_train": distance, "gen": self.sampler_weights()}
-            if self.folder:
-                save_tensors(self.record["best"], Path(self.folder) / "best.pt")
         return {"frechet_train": distance}
 
     @property
@@ -94,6 +92,9 @@ class GANExperiment(Experiment):
 
     def after_epoch(self, epoch):
         super().after_epoch(epoch)
+        best = self.record["best"]
+        if self.folder and best and best["epoch"] == epoch:
+            save_tensors(best, Path(self.folder) / "best.pt")
         if epoch:
             grid = tile(self.homework.generate(self.homework.fixed_z))
             self.record["frames"].append(torch.from_numpy(grid * 255).to(torch.uint8))

@@ -24,6 +24,8 @@ def epochs(vae, optimizer, count, first=0):
     """Refine for `count` epochs, from epoch `first` on. Yields the same numbers as VAE.epochs(), counted from 1."""
     images = vae.train_images
     binary = bool(((images == 0) | (images == 1)).all())
+    vae.decoder.eval()  # its batch normalisation, too, stays as it is
+    learning = [weight for weight in vae.encoder.parameters() if weight.requires_grad]
     for epoch in range(first, count):
         done = epoch / count
         optimizer.param_groups[0]["lr"] = LR * cosine_decay(done)
@@ -34,7 +36,7 @@ def epochs(vae, optimizer, count, first=0):
             log_p_x, kl = vae.terms(x, vae.noise_rng)
             loss = (kl - log_p_x).mean()
             optimizer.zero_grad()
-            loss.backward(inputs=list(vae.encoder.parameters()))  # the decoder stays
+            loss.backward(inputs=learning)  # the decoder stays
             optimizer.step()
             totals += torch.stack([log_p_x.sum(), kl.sum()]).detach().cpu()
             if not totals.isfinite().all():

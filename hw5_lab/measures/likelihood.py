@@ -32,6 +32,14 @@ def flat(images, model):
     return images
 
 
+def logits_of(decoder, z):
+    """log(p / (1 - p)), [B,pixels]: decoder.logits, or of a decoder without it from p, where p is rounded."""
+    if hasattr(decoder, "logits"):
+        return decoder.logits(z)
+    p = decoder(z)
+    return torch.logit(p, eps=torch.finfo(p.dtype).eps)  # finite where p is 0 or 1
+
+
 @evaluating
 def log_likelihood_sampled(model, images, samples, progress=iter):
     """The importance-weighted bound on log p(x) with `samples` draws from q(z|x) (Burda et al. 2016, Eq. 8).
@@ -44,7 +52,7 @@ def log_likelihood_sampled(model, images, samples, progress=iter):
     for x in progress(flat(images, model).split(max(1, 20_000 // samples))):
         mu, sigma_square = (part.expand(samples, *part.shape) for part in model.encoder(x))
         z = sample_diagonal_gaussian(mu, sigma_square, generator)  # [samples,B,latent]
-        logits = model.decoder.logits(z.flatten(0, 1)).view(samples, len(x), -1)
+        logits = logits_of(model.decoder, z.flatten(0, 1)).view(samples, len(x), -1)
         log_p_x, kl = elbo_terms(z, mu, sigma_square, x.expand(samples, *x.shape), logits)
         values.append(log_mean_exp(log_p_x - kl))
     return torch.cat(values)
@@ -69,7 +77,7 @@ def log_likelihood_exact(model, images, points=200, progress=iter):
     reach = max(4.0, (mu.abs() + 4 * sigma_square.sqrt()).max().item())
     line = torch.linspace(-reach, reach, points).to(mu)
     z = torch.cartesian_prod(line, line)
-    logits = torch.cat([model.decoder.logits(part) for part in z.split(2000)])
+    logits = torch.cat([logits_of(model.decoder, part) for part in z.split(2000)])
     log_prior = logpdf_diagonal_gaussian(z, torch.zeros_like(z), torch.ones_like(z))
     # log p(x,z) is the sum over pixels of x * logits - softplus(logits), and log p(z): one matrix product and this
     constant = log_prior - torch.cat([F.softplus(part).sum(1) for part in logits.split(2000)])

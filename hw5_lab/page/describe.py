@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from hw5_lab.page.layers import CannotRun, describe, halves, on_cpu, products, restored, run, weights_of
+from hw5_vae import evaluating
 
 HALVES = 1_250_000  # weights that fit as float16; a network with more keeps a byte for each
 MOST = 8_000_000  # weights that a page holds at all
@@ -113,6 +114,7 @@ def describe_logits(decoder, z, small):
     return {**program, "ops": program["ops"][:-1], "outputs": last["of"]}
 
 
+@evaluating
 def kl_is_exact(vae, encoder, x):
     """Whether the KL of the training curves is the formula of Eq. 1, and no estimate from draws."""
     mu, sigma_square = encoder(x)

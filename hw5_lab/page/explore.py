@@ -271,8 +271,12 @@ def json_in_html(data):
 def without_folders(command):
     """A command with the last part alone of every absolute path: a page tells nobody where it was made."""
     absolute = re.compile(r"(--\w+=)?(?:[A-Za-z]:)?[\\/](?:.*[\\/])?(.+)")
+    shown = lambda word: shlex.quote(absolute.sub(r"\1\2", word) if absolute.fullmatch(word) else word)
     words = shlex.split(command)
-    return shlex.join(absolute.sub(r"\1\2", word) if absolute.fullmatch(word) else word for word in words)
+    for index, following in enumerate(words[1:]):
+        end = ";" if following == "python" and words[index].endswith(";") else ""  # of a run that was extended
+        words[index] = shown(words[index].removesuffix(end)) + end
+    return " ".join([*words[:-1], shown(words[-1])])
 
 
 def numbers(row):

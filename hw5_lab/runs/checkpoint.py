@@ -67,7 +67,7 @@ def check_settings(state, settings, path, free):
             raise Fault(f"{path}: belongs to a run {what}; use the same, or start a new run")
 
 
-LIKE_WEIGHTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}  # of Adam, SGD, Muon
+LIKE_WEIGHTS = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "average"}  # of Adam, SGD, our Muon
 
 
 def load(part, state):

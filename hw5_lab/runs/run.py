@@ -299,6 +299,7 @@ class Run:
 
     def leave(self):
         """The end of a run that was stopped: figures of what is kept, and how to go on."""
+        self.folder.refuse_another()
         if self.checkpoint.exists():
             self.say("Stopping: the figures of the epochs so far are drawn first.")
             restore(self.experiment, load_tensors(self.checkpoint), self.settings, self.checkpoint)

@@ -182,6 +182,13 @@ def test_orthogonalize_keeps_directions_and_evens_out_lengths(rows, columns):
     assert not s24.orthogonalize(torch.zeros(rows, columns)).any(), "no gradient, no step"
 
 
+def test_muon_leaves_a_frozen_matrix():
+    one, other = (nn.Parameter(torch.ones(3, 3)) for _ in range(2))
+    other.grad = torch.eye(3)
+    s24.Muon([one, other], lr=0.1).step()
+    assert torch.equal(one, torch.ones(3, 3)) and not torch.equal(other, torch.ones(3, 3))
+
+
 def test_training_is_the_plain_loop():
     """Twenty steps in double precision: Muon for the hidden layers, whose weights decay, and Adam for the others.
 

@@ -96,3 +96,12 @@ def test_networks_are_those_of_the_homework():
     _, gan = tuned()
     for ours, theirs in zip((gan.disc, gan.gen, gan.sampler), [*plain_networks(), plain_networks()[1]]):
         assert_same_weights(ours, theirs)
+
+
+def test_trained_again_it_draws_from_the_generator_that_learns():
+    """A loaded model is in evaluation mode, and its average would not follow the new optimizer."""
+    _, gan = tuned()
+    gan.disc.eval(), gan.gen.eval()
+    gan.draw_epoch = lambda epoch: None
+    gan.train(n_epochs=1, batch_size=32)
+    assert gan.disc.training and gan.gen.training and gan.sampler is gan.gen

@@ -180,6 +180,7 @@ def test_the_best_epoch_is_kept_without_a_look_at_the_test_images(tmp_path):
         for row in experiment.rows(0):
             kept[row["frechet_train"]] = experiment.sampler_weights()
             history.append(row)
+            experiment.after_epoch(len(history))
         best, in_file = experiment.record["best"], torch.load(experiment.folder / "best.pt", weights_only=True)
         assert best["frechet_train"] == min(kept), "the smallest distance to the training images"
         assert best["epoch"] == 1 + [row["frechet_train"] for row in history].index(min(kept))

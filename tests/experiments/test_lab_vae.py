@@ -423,3 +423,16 @@ def test_settings_that_are_not_given_are_those_of_the_edition():
         784,
     )
     assert (args.train_size, args.lr, args.seed, args.refine_encoder) == (10_000, 1e-3, 1234, 0)
+
+
+def test_a_student_may_set_double_precision(coarse_integral):
+    """As one looks for a wrong gradient. Images come as the weights are; pixels are 0 and 1 in both."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        experiment = small_vae(limit=30, num_epoches=1)
+        (row,) = experiment.rows(0)
+        metrics, _ = experiment.measure()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert experiment.homework.train_images.dtype == torch.float64
+    assert math.isfinite(row["train_elbo"]) and math.isfinite(metrics["test_log_likelihood_exact"])

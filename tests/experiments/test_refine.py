@@ -115,6 +115,17 @@ def test_refinement_is_the_plain_loop(monkeypatch):
     assert len(ticks) == 6
 
 
+def test_a_students_frozen_layer_stays_and_so_do_the_decoders_statistics():
+    vae = small_vae(limit=250).homework
+    vae.encoder.fc1.requires_grad_(False)
+    vae.decoder.fc1 = nn.Sequential(vae.decoder.fc1, nn.BatchNorm1d(8))
+    first, heads, decoder = (weights(each) for each in (vae.encoder.fc1, vae.encoder.fc2_mu, vae.decoder))
+    list(refine.epochs(vae, refine.make_optimizer(vae.encoder), 1))
+    assert all(map(torch.equal, first, weights(vae.encoder.fc1)))
+    assert all(map(torch.equal, decoder, weights(vae.decoder))), "log p(x) is the decoder's"
+    assert not any(map(torch.equal, heads, weights(vae.encoder.fc2_mu)))
+
+
 @pytest.mark.parametrize("edition", ["cs446", "uva", "ese546", "hw8"])
 def test_pixels_stay_as_the_edition_has_them(edition, monkeypatch):
     seen = []

@@ -49,6 +49,8 @@ def test_a_page_tells_neither_folders_nor_times():
     text = page_of("vae", command=shlex.join(command))
     assert "python hw5_vae.py --data_dir=mnist --output_dir &#x27;my out&#x27; --epochs 3 --e_path ../e.pt" in text
     assert "/home/" not in text and "Grete" not in text
+    two = "python hw5_vae.py --output_dir /a/b --epochs 1; python hw5_vae.py --resume --epochs 2"
+    assert explore.without_folders(two) == two.replace("/a/b", "b"), "a run that was extended"
     assert '"seconds"' not in text, "times differ from run to run: the same run would write other bytes"
 
 

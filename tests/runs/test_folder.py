@@ -11,9 +11,12 @@ from helpers import blank, first_quickly, MODULES, one_quickly, rows, small
 
 import hw5_utils as utils
 import hw5_vae
+from hw5_lab.experiments.gan import GANExperiment
 from hw5_lab.experiments.vae import VAEExperiment
 from hw5_lab.runs import folder as files
+from hw5_lab.runs import run
 from hw5_lab.runs.folder import RunFolder
+from hw5_lab.runs.progress import Stopped
 
 pytestmark = blank
 
@@ -313,11 +316,13 @@ def test_paths_for_weights_that_cannot_be_written(tmp_path):
 # ---- disks, folders that vanish, second processes
 
 
-@pytest.mark.parametrize("epoch", first_quickly([1, 3]))
-def test_a_folder_that_takes_the_place_of_a_running_runs_is_left_alone(epoch, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("case", first_quickly(["hw5_vae watch", "hw5_vae visualize", "hw5_gan watch"]))
+def test_a_folder_that_takes_the_place_of_a_running_runs_is_left_alone(case, tmp_path, capsys, monkeypatch):
     """During training, and while the model is measured."""
+    name, when = case.split()
     out, kept, calls = tmp_path / "out", tmp_path / "kept", []
-    real = VAEExperiment.visualize if epoch == 3 else VAEExperiment.watch
+    experiment = {"hw5_vae": VAEExperiment, "hw5_gan": GANExperiment}[name]
+    real = getattr(experiment, when)
 
     def moved(self, *arguments):
         if not calls:
@@ -326,13 +331,27 @@ def test_a_folder_that_takes_the_place_of_a_running_runs_is_left_alone(epoch, tm
             (out / "run.json").write_text("of another run")
         return real(self, *arguments)
 
-    monkeypatch.setattr(VAEExperiment, real.__name__, moved)
-    assert hw5_vae.main(small("hw5_vae", out)) == 2
+    monkeypatch.setattr(experiment, when, moved)
+    assert MODULES[name].main(small(name, out)) == 2
     one_line(capsys, f"{out}: the run's folder was moved away")
     held = {path.name for path in out.iterdir() if path.suffix in (".json", ".pt", ".csv", ".html")}
     assert held == {"run.json"} and (out / "run.json").read_text() == "of another run"
     monkeypatch.undo()
-    assert hw5_vae.main(small("hw5_vae", kept, "--resume")) == 0 and (kept / "metrics.json").exists()
+    assert MODULES[name].main(small(name, kept, "--resume")) == 0 and (kept / "metrics.json").exists()
+
+
+def test_ctrl_c_draws_nothing_to_a_folder_that_took_the_runs_place(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+
+    def stopped(self, stop):
+        os.rename(out, tmp_path / "kept")
+        out.mkdir()
+        raise Stopped
+
+    monkeypatch.setattr(run.Run, "train", stopped)
+    assert hw5_vae.main(small("hw5_vae", out)) == 2
+    one_line(capsys, f"{out}: the run's folder was moved away")
+    assert not any(out.iterdir())
 
 
 def test_a_mount_point_with_a_run_says_what_to_do(tmp_path, capsys, monkeypatch):
