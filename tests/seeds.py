@@ -36,6 +36,7 @@ ROWS = {  # what is run, the first seed, the numbers
     "uva-2": ("hw5_vae.py --edition uva --latent_dimension 2", 1234, {**ENDS, "held-out": "validation_elbo"}),
     "ese546": ("hw5_vae.py --edition ese546", 1234, ENDS),
     "hw8": ("hw5_vae.py --edition hw8", 1234, ENDS),
+    "uva-gan": ("hw5_gan.py --edition uva", 2, FRECHET),
 }
 
 
