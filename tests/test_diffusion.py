@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ImageFont
-from plain import Optimal, assert_same_weights, word
+from plain import Optimal, assert_same_weights, figures_of, word
 from torch import nn
 
 import hw5_diffusion
@@ -182,6 +182,13 @@ def test_the_mode_is_restored_after_an_error_too():
     with pytest.raises(IndexError):
         model.score(torch.zeros(2), 0.1)
     assert model.network.training
+
+
+def test_a_frozen_layer_stays_in_its_mode():
+    one = model()
+    one.network.frozen = nn.Dropout().eval()
+    one.score(torch.zeros(1, 2), 0.1)
+    assert one.network.training and not one.network.frozen.training
 
 
 def test_sigma_is_drawn_uniformly_for_each_point():
@@ -398,6 +405,31 @@ def test_panels_show_every_fifth_of_the_steps(tmp_path):
     trajectory = [torch.full((3, 2), step / 1000) for step in range(1001)]
     panels = model(tmp_path).plot_samples(trajectory)
     assert [round(1000 * panel[0, 0].item()) for panel in panels] == [0, 200, 400, 600, 800, 1000]
+
+
+def test_arrows_point_along_the_score():
+    one = model()
+    figures, x = figures_of(one), one.grid(20)
+    score = one.plot_score(20)
+    (arrows,) = [each for each in figures["score_field.png"].axes[0].collections if hasattr(each, "U")]
+    drawn = torch.tensor(np.stack([arrows.U, arrows.V], 1))
+    torch.testing.assert_close(torch.cosine_similarity(drawn, score.to(drawn)), torch.ones(len(x)).to(drawn))
+    np.testing.assert_allclose(arrows.get_offsets(), x, atol=1e-6)
+    np.testing.assert_allclose(arrows.get_array(), score.norm(dim=1).log10(), rtol=1e-4)
+
+
+def test_panels_and_markers_show_the_points_of_their_steps():
+    one = model()
+    figures, trajectory = figures_of(one), [torch.tensor([[0.2, 0.3], [0.4, 0.5]]) + step / 100 for step in range(11)]
+    one.plot_samples(trajectory), one.plot_trajectories(trajectory, 2)
+    for axes, step in zip(figures["samples.png"].axes, (0, 2, 4, 6, 8, 10), strict=True):
+        np.testing.assert_allclose(axes.collections[0].get_offsets(), trajectory[step], atol=1e-6)
+    lines = figures["trajectories.png"].axes[0].lines
+    for sample in range(2):
+        way, start, end = (np.stack(line.get_data(), 1) for line in lines[3 * sample : 3 * sample + 3])
+        np.testing.assert_allclose(way, torch.stack(trajectory)[:, sample], atol=1e-6)
+        np.testing.assert_allclose(np.concatenate([start, end]), way[[0, -1]])
+        assert [line.get_marker() for line in lines[3 * sample + 1 : 3 * sample + 3]] == ["x", "o"]
 
 
 def test_trajectories_are_those_of_single_samples(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import SAMPLE, blank
-from plain import assert_same_weights, plain_networks, plain_step, zero
+from plain import BrightIsFake, assert_same_weights, figures_of, plain_networks, plain_step, zero
 from torch import nn
 
 import hw5_gan
@@ -249,6 +249,28 @@ def test_building_reads_no_data(monkeypatch):
 
 
 # ---- samples
+
+
+def test_which_probability_is_that_of_real_images():
+    gan = small_gan(lr=1e-9)
+    zero(gan.gen), setattr(gan, "disc", BrightIsFake(0.3))
+    row = next(gan.epochs())
+    assert (row["d_real"], row["d_fake"]) == (pytest.approx(1 / (1 + math.exp(-2))), pytest.approx(1 / (1 + math.e**2)))
+    assert (row["loss_d"], row["loss_g"]) == (pytest.approx(0.1269, abs=1e-4), pytest.approx(2.1269, abs=1e-4))
+
+
+def test_a_step_returns_numbers_without_a_history():
+    gan = small_gan()
+    assert not any(value.requires_grad for value in gan.step(torch.rand(32, 1, 28, 28), torch.rand(32, 64)))
+
+
+def test_grids_are_shown_upright_in_gray():
+    gan = small_gan()
+    figures = figures_of(gan)
+    gan.visualize_goal(), gan.visualize_samples(1)
+    for figure in figures.values():
+        ((image,),) = [axes.images for axes in figure.axes]
+        assert (image.origin, image.get_cmap().name, image.get_clim()) == ("upper", "gray", (0, 1))
 
 
 def test_grids_show_their_images_from_fixed_noise(tmp_path):

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 import shutil
+import socket
 import struct
 import threading
 
@@ -173,11 +174,13 @@ def test_a_missing_default_folder_is_made(mirror, default_folder):
 
 
 def test_download(mirror, default_folder):
+    patience = socket.getdefaulttimeout()
     for array, other in zip(utils.mnist(), utils.mnist(mirror)):
         np.testing.assert_array_equal(array, other)
     written = {path.name for path in (default_folder / "MNIST" / "raw").iterdir()}
     assert {path.name for path in mirror.glob("*.gz")} <= written
     assert [path.name for path in default_folder.iterdir()] == ["MNIST"]
+    assert socket.getdefaulttimeout() == patience
 
 
 def test_download_with_wrong_checksum_leaves_nothing_and_takes_the_sample(mirror, default_folder, capsys):

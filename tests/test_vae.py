@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from plain import assert_same_weights, sample, zero
+from plain import assert_same_weights, figures_of, sample, zero
 from torch import distributions as D
 from torch import nn
 
@@ -462,6 +462,27 @@ def test_a_file_that_holds_anything_else_is_not_overwritten(tmp_path, monkeypatc
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_a_link_to_weights_stays_a_link(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "e.pt").symlink_to(tmp_path / "kept" / "e.pt")
+    small_vae(e_path=str(tmp_path / "e.pt")).save_weights()
+    assert (tmp_path / "e.pt").is_symlink() and [path.name for path in (tmp_path / "kept").iterdir()] == ["e.pt"]
+
+
+def test_the_script_alone_says_the_bound(monkeypatch, capsys):
+    monkeypatch.setattr(hw5_vae.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(VAE, "train", lambda self, mode=None: self)
+    monkeypatch.setattr(VAE, "visualize", lambda self: None)
+    monkeypatch.setattr(VAE, "held_out_images", None)
+    monkeypatch.setattr(VAE, "evaluate", lambda self, images: [torch.tensor([-90.0, -110.0]), torch.tensor([6.0, 8.0])])
+    assert hw5_vae.main(["--hidden_units", "5"]) == 0
+    assert "ELBO of 2 held-out images: -107.0 nats" in capsys.readouterr().out
+
+
+def test_a_step_returns_numbers_without_a_history():
+    assert not any(value.requires_grad for value in small_vae().step(torch.rand(3, 784).round()))
+
+
 def test_a_full_disk_leaves_the_old_weights_and_nothing_else(tmp_path, monkeypatch):
     vae = small_vae(e_path=str(tmp_path / "e.pt"))
     vae.save_weights()
@@ -521,6 +542,39 @@ def test_data_space(drawn):
     assert 0 < left.min() and left.max() < 1, "column 1 shows probabilities"
     assert set(np.unique(right)) == {0, 1}, "column 2 shows a sample"
     np.testing.assert_array_equal(grid, drawn.visualize_data_space())
+
+
+def test_data_space_is_of_the_prior(drawn):
+    z = torch.randn(10, 2, generator=drawn.fresh_rng())
+    with torch.no_grad():
+        p = drawn.decoder(z).view(10, 28, 28).numpy()
+    grid = drawn.visualize_data_space()
+    for row in range(10):
+        np.testing.assert_allclose(grid[31 * row : 31 * row + 28, :28], p[row], atol=1e-6)
+
+
+def test_images_are_shown_upright_in_gray_with_the_right_labels(drawn):
+    figures = figures_of(drawn)
+    drawn.visualize_data_space(), drawn.visualize_inter_class_interpolation()
+    labels = {
+        "data_space.png": ["p(x|z)", "sample"],
+        "inter_class_interpolation.png": [f"{step / 10}" for step in range(11)],
+    }
+    for name, expected in labels.items():
+        (axes,) = figures[name].axes
+        (image,) = axes.images
+        assert (image.origin, image.get_cmap().name, image.get_clim()) == ("upper", "gray", (0, 1))
+        assert [text.get_text() for text in axes.get_xticklabels()] == expected
+        assert axes.get_xticks().tolist() == [14 + 31 * column for column in range(len(expected))]
+
+
+def test_each_classs_digit_stands_at_its_median(drawn):
+    figures, digits = figures_of(drawn), drawn.train_labels.argmax(1)
+    means = torch.from_numpy(drawn.visualize_latent_space())
+    (axes,) = figures["latent_space.png"].axes
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    expected = {str(digit): means[digits == digit].median(0).values.tolist() for digit in range(10)}
+    assert {digit: pytest.approx(place) for digit, place in expected.items()} == places
 
 
 def test_data_space_pairs_each_sample_with_its_probabilities(drawn):

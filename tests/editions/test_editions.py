@@ -121,6 +121,14 @@ def test_images_of_every_edition(capsys):
             assert (labels.sum(1) == 1).all()
 
 
+@editions
+def test_test_images_are_those_of_the_test_files(name):
+    """Also where another split is held out."""
+    experiment = small_vae(name, limit=20)
+    images, labels = experiment.homework.splits["test"]
+    assert experiment.test_images is images and experiment.test_labels is labels
+
+
 @pytest.mark.parametrize("name", ["uva", "ese546", "hw8", "dynamic"])
 def test_train_size_holds_without_the_laboratory_too(name):
     splits = vae_class(name)(argparse.Namespace(train_size=50)).read_data(SAMPLE)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SAMPLE
-from plain import assert_same_weights, small_vae
+from plain import assert_same_weights, figures_of, small_vae
 from torch import distributions as D
 
 import hw5_utils as utils
@@ -55,6 +55,17 @@ def test_reparameterize_is_also_a_method():
     torch.testing.assert_close(mu.grad, torch.ones(3, 4))
     torch.testing.assert_close(logvar.grad, z.detach() / 2)
     assert hw8.VAE.reparameterize is hw8.reparameterize
+
+
+def test_the_sheet_of_samples():
+    vae = hw8.VAE(argparse.Namespace(hidden_units=8))
+    figures_of(vae)
+    grid, z = vae.visualize_samples(1), torch.randn(64, 20, generator=vae.fresh_rng())
+    with torch.no_grad():
+        p = vae.decoder(z).view(64, 28, 28)
+    for number in (0, 7, 8, 63):
+        row, column = number % 8, number // 8
+        np.testing.assert_allclose(grid[31 * row :][:28, 31 * column :][:, :28], p[number], atol=1e-6)
 
 
 def test_gray_images_stay_as_they_are():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SAMPLE
-from plain import assert_same_weights, small_gan, small_vae, train, without_drawing, zero
+from plain import BrightIsFake, assert_same_weights, figures_of, small_gan, small_vae, train, without_drawing, zero
 from torch import distributions as D
 from torch import nn
 
@@ -91,7 +91,33 @@ def test_manifold_has_no_infinite_border_and_the_right_order():
     assert plain_vae().visualize_manifold() is None, "only a plane of latents can be shown"
 
 
+def test_the_sheet_of_samples():
+    """8x8 means from the prior, a blank column, a sample of each; column by column."""
+    vae = plain_vae()
+    figures_of(vae)
+    grid, generator = vae.visualize_samples(3), vae.fresh_rng()
+    z = torch.randn(64, 20, generator=generator)
+    with torch.no_grad():
+        p = vae.decoder(z)
+    x = torch.bernoulli(p, generator=generator)
+    assert grid.shape == (245, 524)
+    for number in range(64):
+        row, column = number % 8, number // 8
+        for images, left in ((p, 0), (x, 9)):
+            cell = grid[31 * row :][:28, 31 * (column + left) :][:, :28]
+            np.testing.assert_allclose(cell, images[number].view(28, 28), atol=1e-6)
+    assert not grid[:, 245:279].any()
+
+
 # ---- GAN
+
+
+def test_which_probability_is_that_of_real_images():
+    _, gan = dense_gan(lr=1e-9)
+    gan.disc = BrightIsFake(-0.4)
+    row = next(gan.epochs())
+    assert (row["d_real"], row["d_fake"]) == (pytest.approx(1 / (1 + math.exp(-2))), pytest.approx(1 / (1 + math.e**2)))
+    assert (row["loss_d"], row["loss_g"]) == (pytest.approx(0.1269, abs=1e-4), pytest.approx(2.1269, abs=1e-4))
 
 
 def dense_gan(folder=None, **settings):

@@ -330,6 +330,8 @@ def test_short_words_fit_every_edition(edition, text):
     canvas = door.homework_class("hw5_diffusion", edition).canvas
     points, letters = word(text, 50, **canvas)
     assert len(points) == 50 and letters.max() < len(text)
+    width, height = (points.max(0).values - points.min(0).values).tolist()
+    assert width <= canvas["width"] * 1.001 and height <= canvas["height"][1] * 1.001
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,30 @@
 """hw5_lab/experiments/gan: the homework's training, what is kept of it, and how good its samples are."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
 import torch
 from helpers import SAMPLE
 from matplotlib.colors import to_rgba
-from plain import assert_same_weights, judge, settings_of, small_gan, train, without_drawing, zero
+from plain import (
+    assert_same_weights,
+    curves,
+    figures_of,
+    judge,
+    settings_of,
+    small_gan,
+    train,
+    without_drawing,
+    zero,
+)
 from torch import nn
 
 import hw5_gan
 import hw5_utils as utils
 from hw5_gan import tile
+from hw5_lab.experiments.gan import LABELS
 from hw5_lab.fast.layers import fuse, speed_up
 from hw5_lab.measures.images import Evaluator, frechet_distance, in_unit
 from hw5_lab.runs.checkpoint import restore, snapshot
@@ -198,6 +210,9 @@ def test_the_best_generator_is_measured():
     metrics, _ = experiment.measure()
     assert metrics["best_epoch"] == 1 and metrics["loss_d"] == row["loss_d"]
     lines = experiment.summary(metrics)
+    for line, name, digits in ((lines[1], "frechet_distance", 1), (lines[2], "inception_score", 2)):
+        shown = [float(number) for number in re.findall(r"(?:  |images )(\d+\.\d+)", line)]
+        assert shown == [round(metrics[each], digits) for each in (name, f"{name}_real")], line
     assert metrics["comparable"] is False and len(lines) == 5 and "not comparable" in lines[-1], "96 are few images"
     assert experiment.summary({name: value for name, value in metrics.items() if name != "comparable"}) == lines[:-1]
     after = experiment.sampler_weights()
@@ -329,6 +344,18 @@ def test_looking_moves_no_random_numbers_of_training(tmp_path, monkeypatch):
     experiment.after_epoch(0), experiment.after_epoch(1), experiment.watch()
     experiment.visualize(), experiment.visualize_findings(experiment.measure()[1])
     assert all(map(torch.equal, before, states()))
+
+
+def test_curves_of_the_history():
+    experiment = small_gan()
+    figures, names = figures_of(experiment), experiment.shown
+    values = [{name: epoch + place / 10 for place, name in enumerate(names)} for epoch in (1, 2)]
+    experiment.record["history"] = [{"epoch": epoch, **row} for epoch, row in enumerate(values, 1)]
+    experiment.visualize_history()
+    left, right = figures["losses.png"].axes
+    shown = {label: [row[name] for row in values] for name, label in LABELS.items()}
+    assert {**curves(left), **curves(right)} == shown
+    assert set(curves(left)) == {"loss of D", "loss of G"}
 
 
 @pytest.mark.slow

@@ -6,7 +6,17 @@ import math
 import pytest
 import torch
 from helpers import SAMPLE
-from plain import assert_same_weights, sample, settings_of, small_vae, train, without_drawing, zero
+from plain import (
+    assert_same_weights,
+    curves,
+    figures_of,
+    sample,
+    settings_of,
+    small_vae,
+    train,
+    without_drawing,
+    zero,
+)
 from torch import nn
 
 import hw5_vae
@@ -298,10 +308,16 @@ def pictures(monkeypatch):
 
 
 def test_history_figure(drawn):
-    parts = [f"{split}_{part}" for split in ("train", "test") for part in ("elbo", "reconstruction", "kl")]
-    drawn.record["history"] = [{"epoch": epoch, **dict.fromkeys(parts, float(epoch))} for epoch in (1, 2)]
+    figures, names = figures_of(drawn), ("elbo", "reconstruction", "kl")
+    parts = [f"{split}_{part}" for split in ("train", "test") for part in names]
+    values = [{part: 10.0 * epoch + place for place, part in enumerate(parts)} for epoch in (1, 2)]
+    drawn.record["history"] = [{"epoch": epoch, **row} for epoch, row in enumerate(values, 1)]
     assert drawn.visualize_history() == drawn.record["history"]
-    assert (drawn.folder / "elbo.png").exists()
+    for axes, part in zip(figures["elbo.png"].axes, names, strict=True):
+        assert curves(axes) == {
+            "training, mean over the epoch": [row[f"train_{part}"] for row in values],
+            "test, after the epoch": [row[f"test_{part}"] for row in values],
+        }
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -73,6 +73,31 @@ def test_a_perfect_score_and_its_opposite(perfect):
     assert metrics["outside_cosine"] == pytest.approx(-1)
 
 
+def test_cosines_are_weighted_by_the_density_of_the_perturbed_data(perfect):
+    """Of a field that is right on the left and reversed on the right: the difference of the two densities' shares."""
+    x = torch.cartesian_prod(torch.linspace(-2.5, 2.5, 20), torch.linspace(-1, 1, 10))
+    x = x[x[:, 0] < 1]
+    sign = torch.where(x[:, :1] < 0, 1.0, -1.0)
+    densities = [optimal_score(x, POINTS, sigma)[1].double().exp() for sigma in LEVELS]
+    share = lambda density: ((sign[:, 0] * density).sum() / density.sum()).item()
+    metrics = field_cosines(
+        lambda x_, sigma: sign * perfect(x, sigma) if len(x_) == len(x) else perfect(x_, sigma),
+        x,
+        POINTS,
+        LEVELS,
+        0.03,
+        True,
+    )
+    for sigma, density in zip(LEVELS[:6], densities):
+        assert metrics[f"cosine_{sigma:.4f}"] == pytest.approx(share(density), abs=1e-3)
+    assert abs(share(densities[0]) - sign.mean().item()) > 0.05, "else this test shows nothing"
+    scores = torch.stack([optimal_score(x, POINTS, sigma)[0] for sigma in LEVELS])
+    blind = torch.einsum("lnd,ln,l->nd", scores.double(), torch.stack(densities), LEVELS.double()).float()
+    told = lambda x_, sigma: sign * blind if len(x_) == len(x) else x_
+    found = field_cosines(told, x, POINTS, LEVELS, 0.03, False)["cosine_to_limit"]
+    assert found == pytest.approx(share(sum(densities)), abs=1e-3)
+
+
 def test_the_lowest_cosine_is_that_of_the_levels_that_count(perfect):
     right_above = lambda limit: lambda x, sigma: perfect(x, sigma) * (1 if sigma > limit else -1)
     metrics = cosines(right_above(0.03))

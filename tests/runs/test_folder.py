@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -303,12 +305,19 @@ def test_a_run_that_came_first_is_not_overwritten(tmp_path):
     assert json.loads((tmp_path / "out" / "run.json").read_text())["settings"] == {"seed": 1}
 
 
+def open_to_others(folder):
+    """Open a test's folder and those above it to another user, up to the system's for temporary files."""
+    top = Path(tempfile.gettempdir()).resolve()
+    for each in [folder, *folder.parents]:
+        if top in each.parents:
+            each.chmod(0o755)
+
+
 @pytest.mark.slow
 def test_paths_for_weights_that_cannot_be_written(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o555)
     nobody = 65534 if os.getuid() == 0 else None  # root may write everywhere
-    for parent in [tmp_path, *tmp_path.parents][:4]:  # else they are closed to the other user
-        parent.chmod(0o755)
+    open_to_others(tmp_path)
     line = arguments("hw5_vae", tmp_path / "out", "--e_path", tmp_path / "closed" / "e.pt")
     one_child_line(Child("hw5_vae", line, user=nobody), "closed/e.pt: cannot be written")
 
@@ -409,8 +418,7 @@ def test_read_only_folders(tmp_path):
     assert hw5_vae.main(small("hw5_vae", folder)) == 0
     (folder / ".lock").unlink()
     folder.chmod(0o555)
-    for parent in [tmp_path, *tmp_path.parents][:4]:  # else they are closed to the other user
-        parent.chmod(0o755)
+    open_to_others(tmp_path)
     before = contents(folder)
     one_child_line(Child("hw5_vae", small("hw5_vae", folder), user=nobody), str(folder), "Permission denied")
     child = Child("hw5_vae", small("hw5_vae", folder, "--evaluate"), user=nobody)

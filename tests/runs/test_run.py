@@ -1,5 +1,6 @@
 """Nothing is lost: kills, signals, resuming, diverging runs, too little memory, and what a result depends on."""
 
+import csv
 import itertools
 import json
 import math
@@ -16,7 +17,7 @@ import pytest
 import torch
 from children import Child, arguments, assert_same_run, contents, stop_early, wait_for
 from helpers import blank, small_sample
-from helpers import MODULES, each, first_quickly, one_quickly, rows, small
+from helpers import MODULES, ROOT, each, first_quickly, one_quickly, rows, small
 
 import hw5_lab.runs.flags
 import hw5_lab.runs.progress
@@ -333,12 +334,24 @@ def test_a_single_test_image_gives_null_not_nan(tmp_path, recwarn):
 # ---- reproducible
 
 
-def test_metrics_say_what_the_result_depends_on(tmp_path):
+def test_metrics_say_what_the_result_depends_on(tmp_path, monkeypatch):
+    asked = []
+
+    def git(command, **_):
+        asked.append(command)
+        return SimpleNamespace(stdout="5d4bd96-dirty\n")
+
+    monkeypatch.setattr(hw5_lab.runs.run.shutil, "which", lambda name: name)
+    monkeypatch.setattr(hw5_lab.runs.run.subprocess, "run", git)
     line = small("hw5_vae", tmp_path / "out", "--seed", 3)
     assert hw5_vae.main(line) == 0
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["revision"] == "5d4bd96-dirty" and "--dirty" in asked[0] and asked[0][:3] == ["git", "-C", ROOT]
+    rows = list(csv.DictReader((tmp_path / "out" / "history.csv").read_text().splitlines()))
+    seconds = [float(row["seconds"]) for row in rows]
+    assert len(seconds) == 2 and min(seconds) > 0 and metrics["seconds"] == pytest.approx(sum(seconds))
     assert metrics["threads"] == torch.get_num_threads() and metrics["torch"] == torch.__version__
-    assert metrics["seed"] == 3 and metrics["device"] and "revision" in metrics
+    assert metrics["seed"] == 3 and metrics["device"]
     assert metrics["command"] == "python hw5_vae.py " + " ".join(line)
 
 
@@ -380,3 +393,6 @@ def test_the_announced_time_is_the_pace_times_the_steps(tmp_path, capsys, monkey
     assert hw5_vae.main(line) == 0
     announced = capsys.readouterr().out.splitlines()[0]
     assert announced.endswith("about 2 minutes."), announced  # 100 s
+    assert hw5_vae.main([*line, "--resume", "--epochs", "15"]) == 0
+    told = [row for row in capsys.readouterr().out.splitlines() if row.startswith("Training on")]
+    assert len(told) == 1 and told[0].endswith("about 3 minutes."), told  # 200 s, for the ten epochs that are left

@@ -87,7 +87,7 @@ def test_ctrl_c_during_the_imports(script, seconds, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     maps = Path(f"/proc/{process.pid}/maps")  # of Linux: the libraries that are loaded
-    while maps.exists() and "torch" not in maps.read_text():
+    while maps.exists() and "libtorch" not in maps.read_text():
         time.sleep(0.01)
     time.sleep(seconds if maps.exists() else 0.5)
     process.send_signal(signal.SIGINT)
