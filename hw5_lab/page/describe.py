@@ -53,8 +53,8 @@ def describe_vae(experiment, findings):
     encoder, decoder, binary = on_cpu(vae.encoder), on_cpu(vae.decoder), vae.pixels != "gray"
     small = check_size(encoder, decoder)
     images, digits = experiment.test_images.cpu(), experiment.test_labels.cpu().argmax(1)
-    mu, sigma_square = encoder(images[:SHOWN])
-    sigma, latent = sigma_square.sqrt(), mu.shape[1]
+    means, variances = (torch.cat(parts) for parts in zip(*map(encoder, images.split(1000))))
+    mu, sigma, latent = means[:SHOWN], variances[:SHOWN].sqrt(), means.shape[1]
     batch = images[:50]
     missed = (decoder(mu[:50]) - batch).abs().sum(1) / batch.sum(1).clamp(min=1)
     missed[digits[:50] == 1] = math.inf  # a 1 is always reconstructed well
@@ -70,10 +70,10 @@ def describe_vae(experiment, findings):
         "start": missed.argmin().item(),  # an image that is reconstructed well, to begin with
         "images": kept(images[: SHOWN if binary else LOADABLE]),
         # Which latents say something of an image: the mean KL of each, in nats
-        "kl": (0.5 * (sigma_square + mu**2 - 1 - sigma_square.log())).mean(0).tolist(),
+        "kl": (0.5 * (variances + means**2 - 1 - variances.log())).mean(0).tolist(),
     }
     if latent in GRID:
-        reach = min(12.0, max(4.0, (mu.abs() + 4 * sigma).max().item()))
+        reach = max(4.0, (mu.abs() + 4 * sigma).max().item())
         described |= {"codes": halves(mu), "grid": grid_of(described["decoder"], latent, reach)}
     if "gap" in findings:
         gap = findings["gap"].cpu()
@@ -83,6 +83,9 @@ def describe_vae(experiment, findings):
             "counts": counts.tolist(),
             "low": float(edges[0]),
             "high": float(edges[-1]),
+            "below": bool((gap < 0).any()),
+            "largest": gap.max().item(),
+            "draws": getattr(vae, "draws", 1),
             "mean": gap.mean().item(),
             "median": gap.median().item(),
             "images": kept(images[worst]),
@@ -107,10 +110,17 @@ def describe_logits(decoder, z, small):
         if not torch.allclose(torch.sigmoid(decoder.logits(z)), p, atol=1e-4):
             raise CannotRun("the decoder: sigmoid(logits(z)) is not what it gives itself")
         return describe("the decoder", decoder.logits, z, small=small)
-    program = describe("the decoder", decoder, z, small=small)
+    program = before_sigmoid(whole := describe("the decoder", decoder, z, small=small))
+    if program is whole:
+        raise CannotRun(f"the decoder: it ends with {whole['ops'][-1]['op']}, and the page needs a sigmoid there")
+    return program
+
+
+def before_sigmoid(program):
+    """A program without the sigmoid at its end; the program itself where there is none."""
     last = program["ops"][-1]
     if last["op"] != "sigmoid" or program["outputs"] != [len(program["ops"])]:
-        raise CannotRun(f"the decoder: it ends with {last['op']}, and the page needs a sigmoid there")
+        return program
     return {**program, "ops": program["ops"][:-1], "outputs": last["of"]}
 
 
@@ -185,22 +195,35 @@ def describe_gan(experiment, findings):
         "z": halves(z),
         "earlier": earlier,
         "generator": describe("the generator", generator, z[:SAMPLES], small=small),
-        "discriminator": describe(
-            "the discriminator", discriminator, torch.cat([x[:SAMPLES], generator(z[:SAMPLES])]), small=small
-        ),
+        "discriminator": describe_judge(discriminator, torch.cat([x[:SAMPLES], generator(z[:SAMPLES])]), small),
         "real": real.flatten(1).numpy(),
         "samples": SAMPLES,
         "digits": (torch.bincount(digits, minlength=10) / len(digits)).tolist(),
     }
     described["directions"] = directions_of(described["generator"], z.shape[1])
-    note = "" if fit else "Generators of earlier epochs do not fit; the page holds their images of the run's own noise."
+    note = (
+        ""
+        if fit or not earlier
+        else "Generators of earlier epochs do not fit; the page holds their images of the run's own noise."
+    )
     return {"model": described, "small": small, "note": note}
+
+
+def describe_judge(discriminator, images, small):
+    """The discriminator as a program of its logits, also where it ends with a sigmoid."""
+    if discriminator(images).numel() != len(images):
+        raise CannotRun("the discriminator: it gives several numbers for an image, and the page needs one")
+    return before_sigmoid(describe("the discriminator", discriminator, images, small=small))
 
 
 def directions_of(program, size):
     """Directions of z that change the first layer most, float32 [directions,zdim]; none where it is not linear."""
-    first = next((op for op in program["ops"] if op["op"] == "linear" and op["of"] == [0]), None)
-    if first is None:
+    noise = {0}  # the numbers of z, and of z in other shapes
+    for number, op in enumerate(program["ops"], 1):
+        if op["op"] == "reshape" and op["of"][0] in noise:
+            noise.add(number)
+    first = next((op for op in program["ops"] if op["op"] == "linear" and op["of"][0] in noise), None)
+    if first is None or restored(first["weight"]).shape[1] != size:
         return np.zeros((0, size), np.float32)
     directions = torch.linalg.svd(restored(first["weight"]), full_matrices=False)[2][:DIRECTIONS]
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))

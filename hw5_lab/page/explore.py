@@ -313,6 +313,8 @@ def with_unit(name, found):
     value, error = found[name], found.get(f"{name}_stderr", 0)
     if name.startswith(SHARES):
         return f"{100 * value:.3g}%"
+    if isinstance(value, int):
+        return f"{value:,}"
     minus = lambda text: text.replace("-", "−")
     unit = " nats" if name.startswith(("test_", "train_log")) else ""
     if not error:

@@ -39,7 +39,7 @@ MAPS = {  # functions of one number, with the parameters that PyTorch gives them
     "silu": F.silu,
     "softplus": lambda x, beta=1, threshold=20: F.softplus(x, beta, threshold),
     "leaky_relu": lambda x, slope=0.01: F.leaky_relu(x, slope),
-    "elu": lambda x, alpha=1: F.elu(x, alpha),
+    "elu": lambda x, alpha=1, scale=1: scale * F.elu(x, alpha),  # also SELU
     "pow": torch.pow,
     "clamp": lambda x, low=None, high=None: x.clamp(low, high),
 }
@@ -163,11 +163,12 @@ class Recorder(TorchDispatchMode):
             self.need(name, [side * factor for side in args[0].shape[2:]] == list(y.shape[2:]))
             self.add("upsample", y, of=[self.number(args[0])], factor=factor)
         elif name in ("max_pool2d_with_indices", "avg_pool2d"):
-            x, size, stride, *more = args
-            same = len(set(size)) == len(set(stride or size)) == 1
+            x, size, *more = args
+            stride = (more.pop(0) if more else []) or size  # as F.max_pool2d leaves it out
+            same = len(set(size)) == len(set(stride)) == 1
             self.need(name, same and not kwargs and more in ([], [[0, 0]]))
             how = "max" if name.startswith("max") else "mean"
-            self.add("pool", y, of=[self.number(x)], how=how, size=size[0], stride=(stride or size)[0])
+            self.add("pool", y, of=[self.number(x)], how=how, size=size[0], stride=stride[0])
         elif name == "native_batch_norm":
             self.batch_norm(y, *args)
         elif name == "cat":

@@ -42,7 +42,7 @@ function unpack({ type, shape, data, scale }) {
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 const sum = (values) => values.reduce((total, value) => total + value, 0);
-const extent = (values) => [Math.min(...values), Math.max(...values)];
+const extent = (values) => values.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)], [Infinity, -Infinity]);
 const range = (count) => Array.from({ length: count }, (_, i) => i);
 /** (1 - t) a + t b of two arrays. */
 const mix = (a, b, t) => Float64Array.from(a, (value, i) => (1 - t) * value + t * b[i]);
@@ -321,9 +321,9 @@ const MAPS = {
   reciprocal: (x) => 1 / x,
   silu: (x) => x * sigmoid(x),
   pow: (x, k) => x ** k,
-  softplus: (x, beta = 1) => softplus(beta * x) / beta,
+  softplus: (x, beta = 1, threshold = 20) => (beta * x > threshold ? x : softplus(beta * x) / beta),
   leaky_relu: (x, slope = 0.01) => (x < 0 ? slope * x : x),
-  elu: (x, alpha = 1) => (x < 0 ? alpha * Math.expm1(x) : x),
+  elu: (x, alpha = 1, scale = 1) => scale * (x < 0 ? alpha * Math.expm1(x) : x),
   clamp: (x, low, high) => Math.min(high ?? Infinity, Math.max(low ?? -Infinity, x)),
 };
 

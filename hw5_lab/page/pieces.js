@@ -126,7 +126,7 @@ const enable = (node, yes) => {
 };
 
 /** A labelled list of which one entry is chosen; options [[value, label], ...]. */
-function choice(label, options, act, chosen = options[0][0]) {
+function choice(label, options, act, chosen = options[0]?.[0]) {
   const id = unique("choice"),
     entries = options.map(([value, text]) => element("option", { value }, text));
   const select = element("select", { id }, ...entries);

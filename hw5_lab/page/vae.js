@@ -474,10 +474,11 @@ function slidersPanel(vae, model, point, fed, moveTo) {
   );
   point.watch((z) => sliders.forEach((each, k) => each.set(z[order[k]])));
   const more = sliders.slice(10),
+    left = latent > order.length ? `; the other ${latent - order.length} have no slider` : "",
     rest = element(
       "details",
       {},
-      element("summary", {}, `${more.length} more latents, which carry less`),
+      element("summary", {}, `${plural(more.length, "more latent")}, of less KL${left}`),
       box("sliders", ...more),
     );
   let seed = 0;
@@ -497,7 +498,7 @@ function slidersPanel(vae, model, point, fed, moveTo) {
     box("sliders", ...sliders.slice(0, 10)),
     ...(more.length ? [rest] : []),
   );
-  return (value) => clamp(value, -4, 4); // as far as the sliders reach
+  return (value) => clamp(value, -1e3, 1e3); // a code may lie farther out than the sliders reach
 }
 
 /** Where the densities of one latent stand: above the numbers of the axis. */
@@ -775,7 +776,7 @@ function reparameterisationPanel(vae, fed, draws, moveTo) {
 /** How far the bound misses log p(x), for all test images, and the images where it misses most. Returns what is called
  *  once the grid is there: it shows these, by their gaps without the chance of a draw. */
 function gapsPanel(vae, model, drawing) {
-  const { counts, low, high, mean, median, numbers } = model.gaps;
+  const { counts, low, high, mean, median, numbers, below, largest, draws } = model.gaps;
   const at = (value) => (counts.length * (value - low)) / (high - low);
   const histogram = bars(
     "Gaps of all test images, in nats",
@@ -788,8 +789,8 @@ function gapsPanel(vae, model, drawing) {
   const worst = box("tiles gaps", "computing …");
   panel(
     "What the bound misses",
-    `Gap log p(x) − ELBO in nats, with one draw of z for each test image, by which some are below 0: mean ${fixed(mean)}, ` +
-      `median ${fixed(median)}, largest ${fixed(high, 0)}. The worst ones are below, with their gaps in the mean over z. Choose one to load it.`,
+    `Gap log p(x) − ELBO in nats, with ${plural(draws, "draw")} of z for each test image${below ? ", by which some are below 0" : ""}: ` +
+      `mean ${fixed(mean)}, median ${fixed(median)}, largest ${fixed(largest, 0)}. The worst ones are below, with their gaps in the mean over z. Choose one to load it.`,
     "",
     histogram,
     worst,

@@ -19,7 +19,7 @@ import hw5_vae
 
 from hw5_lab.page import explore
 from hw5_lab.page.describe import MOST, describe_gan, describe_vae
-from hw5_lab.page.layers import restored, run
+from hw5_lab.page.layers import CannotRun, restored, run
 from hw5_lab.runs.folder import FIGURE
 from helpers import MODULES, ROOT, blank, each, small
 
@@ -224,9 +224,17 @@ def test_a_figure_keeps_the_hues_of_all_classes(tmp_path):
         assert distance < 50, f"the colour of class {colour} is lost: the nearest differs by {distance}"
 
 
-def test_a_student_s_gan_is_described_as_it_is():
+def student_gan(**networks):
+    """What a page needs of the homework's GAN with other networks in it."""
     experiment, gan = copy.copy(make_gan().experiment), copy.copy(make_gan().homework)
-    gan.gen = nn.Sequential(
+    for name, network in networks.items():
+        setattr(gan, name, network)
+    experiment.homework, experiment.record = gan, {"history": [], "snapshots": [], "best": None}
+    return describe_gan(experiment, {})["model"]
+
+
+def test_a_student_s_gan_is_described_as_it_is():
+    gen = nn.Sequential(
         nn.Linear(64, 128),
         nn.ReLU(),
         nn.Unflatten(1, (2, 8, 8)),
@@ -234,11 +242,30 @@ def test_a_student_s_gan_is_described_as_it_is():
         nn.Conv2d(2, 1, 5),
         nn.Sigmoid(),
     )
-    experiment.homework, experiment.record = gan, {"history": [], "snapshots": [], "best": None}
-    described = describe_gan(experiment, {})["model"]
-    z = torch.randn(3, 64)
+    described, z = student_gan(gen=gen), torch.randn(3, 64)
     with torch.no_grad():
-        assert (run(described["generator"], z)[0] - gan.gen(z)).abs().max() < 0.01
+        assert (run(described["generator"], z)[0] - gen(z)).abs().max() < 0.01
+
+
+def test_directions_of_a_generator_that_first_reshapes_or_convolves_its_noise():
+    linear = nn.Linear(64, 784)
+    reshaped = nn.Sequential(nn.Flatten(), linear, nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
+    convolved = nn.Sequential(nn.Unflatten(1, (64, 1, 1)), nn.ConvTranspose2d(64, 1, 28), nn.Sigmoid())
+    first = torch.from_numpy(student_gan(gen=reshaped)["directions"][0])
+    assert (linear.weight @ first).norm().item() == pytest.approx(
+        torch.linalg.matrix_norm(linear.weight, 2).item(), rel=1e-3
+    )
+    assert student_gan(gen=convolved)["directions"].shape == (0, 64)
+
+
+def test_a_discriminator_that_ends_with_a_sigmoid_is_shown_by_its_logits():
+    disc = nn.Sequential(nn.Flatten(), nn.Linear(784, 1))
+    x = torch.rand(5, 1, 28, 28)
+    for network in (disc, nn.Sequential(disc, nn.Sigmoid())):
+        found = run(student_gan(disc=network)["discriminator"], x)[0]
+        torch.testing.assert_close(found.float(), disc(x).detach(), atol=2e-2, rtol=1e-2)
+    with pytest.raises(CannotRun, match="several numbers for an image"):
+        student_gan(disc=nn.Sequential(nn.Flatten(), nn.Linear(784, 2)))
 
 
 @pytest.mark.parametrize("edition, exact", [("cs446", False), ("hw8", True)])

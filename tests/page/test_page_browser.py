@@ -754,6 +754,16 @@ def test_pins_and_the_path_between_them(open_page):
         )
 
 
+def test_a_generator_without_directions_has_its_page(open_page):
+    """As where G's first layer is a convolution: nothing to push along, all else is there."""
+    described = packed("gan")
+    none = explore.pack({"none": np.zeros((0, described["model"]["zdim"]), np.float32)})["none"]
+    text = explore.page("gan", {**described, "model": {**described["model"], "directions": none}}, a_run())
+    with open_page("gan", text=text) as page:
+        assert page.locator(".tiles.samples").count() == 2 and page.get_by_label("Push z").count() == 0
+        assert page.locator("canvas").count() > 10
+
+
 def test_samples_directions_epochs_and_noise_of_the_generator(open_page):
     with open_page("gan") as page:
         assert page.locator(".samples:not(.real) button").count() == 20 and page.locator(".real button").count() == 5
@@ -1385,7 +1395,7 @@ def test_the_chosen_image_is_in_sight_of_its_sliders_on_a_phone(open_page):
 
 def test_the_decoded_image_is_in_sight_of_every_slider_on_a_phone(open_page):
     with open_page("vae20", width=390, height=844) as page:
-        page.get_by_text("more latents, which carry less").click()
+        page.get_by_text("more latents, of less KL").click()
         for slider in page.locator(".many input[type=range]").all():
             slider.scroll_into_view_if_needed()
             slider.focus()

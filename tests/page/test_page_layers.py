@@ -24,11 +24,13 @@ SEQUENTIAL = nn.Sequential(
     nn.SiLU(),
     nn.Conv2d(3, 2, 2, stride=2),
     nn.ELU(),
+    nn.SELU(),
     nn.Upsample(scale_factor=2),
     nn.AvgPool2d(2),
     nn.Flatten(),
     nn.BatchNorm1d(8),
     nn.Softplus(),
+    nn.Softplus(2, 1),
     nn.Hardtanh(0.1, 2),
     nn.Linear(8, 3, bias=False),
     nn.LeakyReLU(0.3),
@@ -57,6 +59,7 @@ NETWORKS = {
     "ScoreNet": (s24.ScoreNet(4, 20), [2], [1]),
     "Sequential": (SEQUENTIAL, [4]),
     "Heads": (Heads(), [4]),
+    "pooling as functions": (lambda x: F.avg_pool2d(F.max_pool2d(x, 2), (3, 3)).flatten(1), [1, 12, 12]),
     "a function": (lambda x: F.relu6(1 - 2 / (x[:, 1:3] ** 2 + 1)), [4]),
 }
 
