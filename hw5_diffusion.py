@@ -397,9 +397,9 @@ class ScoreMatching:
 
     def visualize(self, trajectory=None):
         """All figures, with new samples or those of this trajectory."""
-        trajectory = trajectory or self.trajectory()
         self.plot_points()
         self.plot_score()
+        trajectory = trajectory or self.trajectory()
         self.plot_samples(trajectory)
         self.plot_trajectories(trajectory)
 

@@ -566,7 +566,7 @@ def make_parser():
     flag = parser.add_argument_group("training").add_argument
     flag("--epochs", "--num_epoches", dest="num_epoches", **number(int, 1, 100_000), help="passes over the images")
     flag("--batch_size", **number(int, 1, 60_000), help="images per step")
-    flag("--lr", **number(float, 1e-7, 1), help="Adam's first learning rate")
+    flag("--lr", **number(float, 1e-7, 1), help="Adam's learning rate at the beginning")
     flag("--hidden_units", **number(int, 1, 100_000), help="width of both hidden layers")
     flag("--latent_dimension", **number(int, 1, 10_000), help="length of z")
     flag("--data_dimension", **number(int, 1, 784), help="pixels of an image")

@@ -101,7 +101,8 @@ alpha is the share of mua: 1 gives mua, 0 gives mub, 0.5 the middle.
 Interpolation between classes: 3x11 images, inter_class_interpolation.png. Return the grid.
 
 Sample 3 pairs of images of different classes, encode them and take the means. Show p(x|z) between the means of
-each pair for alpha = 0, 0.1, ..., 1. Use interpolate_mu, tile, draw_grid and self.save.
+each pair for alpha = 0, 0.1, ..., 1. A row is a pair; tile takes the images column by column.
+Use interpolate_mu, tile, draw_grid and self.save.
 """,
             },
         },
@@ -149,7 +150,9 @@ self.disc is the discriminator, self.gen the generator. torch.nn.BCEWithLogitsLo
             "title": "`GAN._get_loss_g`",
             "functions": {
                 "_get_loss_g": """
-The generator's loss, a scalar, for noise z [B,zdim]: -log D(G(z)). It has a gradient where D is sure.
+The generator's loss, a scalar, for noise z [B,zdim]: -log D(G(z)).
+
+Not log(1 - D(G(z))), whose gradient vanishes where D recognises the images of G.
 
 self.disc is the discriminator, self.gen the generator. torch.nn.BCEWithLogitsLoss may be useful.
 """
@@ -179,7 +182,7 @@ noise [N,2]. Ask the network once, as scorenet(x~, sigma) with x~ = x + sigma no
 A random `generator` may be given, for torch's functions that take one.
 """,
             },
-            "given": ["step", "epochs", "train_epoch", "plot_score"],
+            "given": ["step", "epochs", "plot_score"],
         },
         "4(c)": {
             "title": "`langevin_dynamics` in `hw5_diffusion.py`",
@@ -215,8 +218,8 @@ Answer where NotImplementedError names a question. What is not named is given.""
 }
 
 
-def main_of(script, what, ready, train, stopped, end):
-    """The main() of a script: what gets it ready, the training, what is done after Ctrl-C, and at the end, as lines."""
+def main_of(script, what, built, ready, train, stopped, end):
+    """The main() of a script: what builds answers, gets it ready, trains, comes after Ctrl-C, at the end; as lines."""
     indented = lambda lines, by: "\n".join(" " * by + line for line in lines)
     return f'''
 def main(argv=None):
@@ -227,7 +230,9 @@ def main(argv=None):
     args, code = parse_args(argv), 0
     if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from now on Ctrl-C only ends the training
-    try:  # what is wrong with the input is one line; a fault in an answer, further down, has its traceback
+    # Built here first: a fault in an answer has its traceback
+{indented(built, 4)}
+    try:  # what is wrong with the input is one line
 {indented(ready, 8)}
     except (ValueError, OSError) as error:
         print(f"{script}: {{error}}", file=sys.stderr)
@@ -276,11 +281,20 @@ GIVEN = {
                     )
             yield {"epoch": epoch + 1, "elbo": sum(values) / batches}
 ''',
+        ("VAE", "fresh_rng"): '''
+    def fresh_rng(self):
+        """Random numbers for figures, the same at every call: a `generator` for torch's functions that take one."""
+        return torch.Generator(self.device).manual_seed(self.args.seed)
+''',
         ("VAE", "learning_rate"): "",
+        ("VAE", "held_out_images"): "",
+        ("", "as_tensor"): "",
+        ("", "check_unit"): "",
         ("", "cosine_decay"): "",
         ("", "main"): main_of(
             "hw5_vae.py",
             "Train and draw",
+            built=("Decoder(args.latent_dimension, args.hidden_units, args.data_dimension)",),
             ready=(
                 "torch.manual_seed(args.seed)",
                 "vae = VAE(args)",
@@ -322,6 +336,7 @@ GIVEN = {
         ("", "main"): main_of(
             "hw5_gan.py",
             "Train and draw",
+            built=("DNet()", "GNet(args.zdim)"),
             ready=(
                 "gan = GAN(args.zdim, args.seed)",
                 "gan.set_up(args.iter_d, args.iter_g, args.n_epochs, args.batch_size, args.lr)",
@@ -348,6 +363,7 @@ GIVEN = {
         ("", "main"): main_of(
             "hw5_diffusion.py",
             "Train, sample and draw",
+            built=("DiffusionModel()", "generate_noise_levels(0.1, 0.01, LEVELS)"),
             ready=("model = ScoreMatching(args)", 'print(f"{len(model.train_data):,} points")'),
             train="model.train()",
             stopped=('say("Stopped: the figures are those of the training so far.")',),

@@ -175,6 +175,10 @@ MORE_MISTAKES = [
          "        x = x - alpha * scorenet(x, sigma) + torch.sqrt(2 * alpha) * noise\n        yield x", "0.9 is the mean by hand"),
     ],
     [
+        (("DNet", "forward"), "x = self.pool(self.conv1(x))\nx = self.pool(F.relu(self.conv2(x)))\n"
+         "return self.last(F.relu(self.conv3(x)).flatten(1))", "the logit where all pixels are -1"),
+        (("DiffusionModel", "forward"), "h = self.features(x)\nfor layer in self.layers:\n    if not isinstance(layer, nn.ReLU):\n"
+         "        h = layer(h)\nreturn h / column(sigma, x)", "the score at (0, 0)"),
         (("", "elbo"), "log_q = logpdf_diagonal_gaussian(sampled_z, mu, sigma_square)\n"
          "log_p_z = logpdf_diagonal_gaussian(sampled_z, 0 * mu, 1 + 0 * mu)\n"
          "return torch.mean(logpdf_bernoulli(x, p) - log_p_z + log_q)", "z two deviations from mu = 1"),
@@ -184,6 +188,18 @@ MORE_MISTAKES = [
     ],
     [
         (("DNet", "forward"), "pass", "returns nothing"),
+        (("VAE", "visualize_inter_class_interpolation"), "mu, _ = self.encoder(self.train_images)\n"
+         "z = [interpolate_mu(mu[k], mu[k + 20], alpha / 10) for k in range(3) for alpha in range(11)]\n"
+         "grid = tile(self.decoder(torch.stack(z)), 3, 11)\nself.save(draw_grid(grid, ''), 'inter_class_interpolation.png')\n"
+         "return grid", "within a row the images do not change"),
+        (("", "compute_denoising_loss"), "sigma = sigmas[torch.randint(len(sigmas), (1,))].expand(len(training_data), 1)\n"
+         "noise = torch.randn(training_data.shape)\n"
+         "return ((scorenet(training_data + sigma * noise, sigma) * sigma + noise) ** 2).sum(1).mean() / 2",
+         "each point has a sigma of its own"),
+        (("", "langevin_dynamics"), "noise = torch.randn(x.shape)\nfor sigma in sigmas:\n"
+         "    alpha = eps * sigma ** 2 / sigmas[-1] ** 2\n    for _ in range(iterations):\n"
+         "        x = x + alpha * scorenet(x, sigma) + torch.sqrt(2 * alpha) * noise\n        yield x.detach()",
+         "two steps get the same noise"),
     ],
     [
         (("GAN", "_get_loss_g"), "loss = nn.BCEWithLogitsLoss()(self.disc(self.gen(z)), torch.ones(batch_size, 1))\n"
@@ -383,6 +399,8 @@ FAULTS = [
     ("hw5_vae", "elbo", "raise ValueError('mine')", [], 1, "Traceback", "in elbo"),
     ("hw5_gan", "_get_loss_d", "raise ValueError('mine')", [], 1, "Traceback", "in _get_loss_d"),
     ("hw5_diffusion", "compute_denoising_loss", "raise OSError('mine')", [], 1, "Traceback", "in compute_denoising_loss"),
+    ("hw5_gan", "_weight_init", "[nn.init.kaiming_uniform_(p) for p in self.parameters()]", [], 1, "Traceback",
+     "in _weight_init"),
     ("hw5_vae", "elbo", "return math.nan * p.mean()", [], 1, "", "step 1: the ELBO is nan"),
     ("hw5_vae", "elbo", "elbo.calls = getattr(elbo, 'calls', 0) + 1\nif elbo.calls > 1: raise KeyboardInterrupt\n"
      "return logpdf_bernoulli(x, p).mean()", [], 130, "", ""),
@@ -419,6 +437,15 @@ def test_ctrl_c_before_the_first_update_keeps_a_students_weights(handed_out, tmp
     assert (folder / "e.pt").read_bytes() == before
 
 
+@pytest.mark.slow
+def test_the_score_field_is_drawn_before_4c_is_answered(handed_out, tmp_path):
+    changed = {key: text for key, text in ANSWERS["hw5_diffusion"].items() if key[1] != "langevin_dynamics"}
+    folder = of_student(tmp_path / "student", handed_out, {**ANSWERS, "hw5_diffusion": changed})
+    finished = run(folder, "hw5_diffusion", "--epochs", "1")
+    assert finished.returncode == 1 and finished.stderr.rstrip().endswith("NotImplementedError: 4(c)")
+    assert {path.name for path in (folder / "outputs/figures").iterdir()} == {"data.png", "score_field.png"}
+
+
 def test_the_hand_out_says_nothing_of_a_rate_that_its_vae_does_not_have(handed_out):
     text = (handed_out / "hw5_vae.py").read_text()
     assert "cosine" not in text and "decay" not in text
@@ -433,6 +460,9 @@ def test_answers_train_and_draw(name, handed_out, tmp_path):
     finished = run(folder, name, "--epochs", "2", *fewer)
     assert finished.returncode == 0, finished.stderr
     assert "epoch 2: " in finished.stdout
+    if name == "hw5_vae":
+        first, second = map(float, re.findall(r"^epoch \d: elbo (-?[\d.]+)", finished.stdout, re.MULTILINE))
+        assert first < second < 0, "the bound rises"
     drawn = {path.name for path in (folder / "outputs").rglob("*.png")}
     assert (
         drawn
