@@ -174,6 +174,16 @@ def test_samples_of_the_optimal_score_are_the_data(monkeypatch):
     assert metrics["cosine_lowest_from_0.03"] == pytest.approx(-1) and metrics["outside_share_towards_data"] == 0
 
 
+def test_a_letters_share_is_that_of_the_samples_over_that_of_the_data(monkeypatch):
+    monkeypatch.setattr(diffusion, "PAIRS", 1)
+    experiment = small_diffusion(samples=100)
+    points, letters = experiment.homework.data
+    experiment.trajectory = lambda: [points[letters == 0][:100]]
+    metrics = experiment.measure_samples()
+    assert metrics["share_1_C"] == pytest.approx(len(letters) / (letters == 0).sum().item(), rel=0.05)
+    assert metrics["share_3_4"] == 0
+
+
 @pytest.mark.slow
 def test_measures_expose_a_missing_letter_and_stray_samples():
     experiment = small_diffusion(samples=2000)
