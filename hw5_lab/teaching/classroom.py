@@ -181,9 +181,14 @@ def write_csv(path, results, raws):
         for student, made in results.items():
             points = [result.points for result in made]
             total = [f"{each:g}" for each in (*points, sum(points), sum(result.out_of for result in made))]
-            name = clean(student)
-            name = f"'{name}" if name[:1] in "=+-@" else name  # no formula for a spreadsheet
-            rows.writerow([name, *total, status(raws[student]), "; ".join(raws[student]["files"].values())])
+            files = "; ".join(raws[student]["files"].values())
+            rows.writerow([cell(student), *total, status(raws[student]), cell(files)])
+
+
+def cell(text):
+    """A text for a spreadsheet, which is to see no formula in it."""
+    text = clean(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def texts(submission):
@@ -201,7 +206,7 @@ def sequences(sources):
                     tokens.append(token.string if keyword.iskeyword(token.string) else "name")
                 elif token.type in (tokenize.OP, tokenize.NUMBER):
                     tokens.append(token.string)
-        except (tokenize.TokenError, SyntaxError, ValueError):
+        except (tokenize.TokenError, SyntaxError, ValueError, LookupError):  # a coding that is none of texts
             pass  # what came before the fault
         found |= {tuple(tokens[start : start + GRAM]) for start in range(len(tokens) - GRAM + 1)}
     return found

@@ -188,6 +188,8 @@ def langevin(ask, draw, sheet):
     last = (
         value[-1] if value.dim() == 3 and value.shape[1:] == (count, 2) else value[:, -1] if value.dim() == 3 else value
     )
+    if not last.isfinite().any():
+        return sheet.all("nan or inf")
     sheet["steps"] = changed_arguments(answer, ("scorenet", "x", "sigmas"))
     if len(asked) != total:
         sheet["steps"] = f"{len(asked)} steps: {iterations} for each of the {len(sigmas)} levels, {total}, are asked"
@@ -308,6 +310,8 @@ def judge_steps(drifts, alphas, eps, sigmas):
 
 def judge_step_noise(noises):
     """ "" for fresh normal noise at every step, point and coordinate."""
+    if not all(each.isfinite().all() for each in noises):
+        return "nan or inf"
     if any(each.std() < 1e-12 for each in noises):
         return "no noise"
     eps = [each / each.std() for each in noises]

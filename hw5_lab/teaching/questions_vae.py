@@ -22,8 +22,13 @@ def untouched(base, others, names):
     return [
         name
         for name, other in zip(names, others)
-        if "value" in other and torch.equal(other["value"], base["value"]) and not base["value"].isinf().any()
+        if "value" in other and equal(other["value"], base["value"]) and not base["value"].isinf().any()
     ]
+
+
+def equal(a, b):
+    """Whether two tensors hold the same numbers, NaN counted as one."""
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def right_gradients(function, arguments, grad):
@@ -136,10 +141,16 @@ def gaussian_sample(ask, draw, sheet):
     sigma_square = torch.stack([draw.uniform(1, low=0.15, high=0.3)[0], draw.uniform(1, low=3, high=5)[0]])
     many = mu.repeat(4000, 1), sigma_square.repeat(4000, 1)
     few = draw.normal(6, 2), sigma_square.repeat(6, 1)
-    answers = ask.calls(call(name, *many, seed=3), call(name, *many, seed=5), call(name, *few, grad=(0, 1), seed=4))
+    moved = draw.normal(6, 2), draw.uniform(6, 2, low=0.2, high=3)
+    answers = ask.calls(
+        call(name, *many, seed=3),
+        call(name, *many, seed=5),
+        call(name, *few, grad=(0, 1), seed=4),
+        call(name, *moved, seed=4),
+    )
     if why := next((each["error"] for each in answers if "error" in each), ""):
         return sheet.all(why)
-    first, second, small = answers
+    first, second, small, other = answers
     names = "mu", "sigma_square"
     sheet["form"] = form(small, names, [few[0].shape], "mu's [6, 2]") or form(
         first, names, [many[0].shape], "mu's [4000, 2]"
@@ -150,6 +161,8 @@ def gaussian_sample(ask, draw, sheet):
     if sheet["form"].startswith("shape"):
         return sheet.all(sheet["form"], "distribution", "independence", "seeded numbers")
     z, again = first["value"].double(), second["value"].double()
+    if not z.isfinite().any():
+        return sheet.all("nan or inf")
     eps = (z - mu) / sigma_square.double().sqrt()
     sheet["distribution"], sheet["independence"] = judge_normal(z, eps, mu, sigma_square), ""
     if z.std(0).max() < 1e-6:
@@ -166,6 +179,8 @@ def gaussian_sample(ask, draw, sheet):
         sheet["independence"] = "one random number per example for all its dimensions: they are not independent"
     elif (repeated := eps[:2000]).shape == eps[2000:].shape and torch.allclose(repeated, eps[2000:]):
         sheet["independence"] = "the same noise for several rows"
+    if equal(small["value"], other["value"]):
+        sheet.placeholder("distribution", names, "form", "independence", "gradient")
     if not sheet["distribution"]:
         value = small["value"].double()
         right = torch.ones(6, 2).double(), (value - few[0]) / (2 * few[1].double())
@@ -227,7 +242,12 @@ def judge_normal(z, eps, mu, sigma_square):
 def bernoulli_sample(ask, draw, sheet):
     p = torch.tensor([0.1, 0.35, 0.8, 0.6, 0.25, 0.45]) + draw.uniform(6, low=-0.05, high=0.05)
     many, name = p.repeat(4000, 1), "sample_Bernoulli"
-    answers = ask.calls(*(call(name, many, seed=seed) for seed in (5, 6, 7)), call(name, p.repeat(2, 1), seed=8))
+    turned = (1 - p).repeat(4000, 1)
+    answers = ask.calls(
+        *(call(name, many, seed=seed) for seed in (5, 6, 7)),
+        call(name, p.repeat(2, 1), seed=8),
+        call(name, turned, seed=5),
+    )
     if why := next((each["error"] for each in answers if "error" in each), ""):
         return sheet.all(why)
     first = answers[0]
@@ -264,6 +284,8 @@ def bernoulli_sample(ask, draw, sheet):
             if near(torch.full_like(right, 0.5))
             else "another probability than p"
         )
+        if equal(first["value"], answers[4]["value"]):
+            sheet.placeholder("distribution", ["p"], "form", "independence")
     if torch.corrcoef(x.T).fill_diagonal_(0).nan_to_num().abs().max() > 0.12:
         sheet["independence"] = "one random number per example for all its pixels: they are not independent"
 
@@ -328,7 +350,8 @@ def elbo(ask, draw, sheet):
     if sheet["form"].startswith("shape") and why:
         sheet["form"] = why
     sheet["gradient"] = judge_gradients(shown, right, [names[number] for number in grad])
-    if "value" in base:
+    by_densities = "value" in stubbed and stubbed["value"].isfinite().all()  # NaN of theirs says nothing of this one
+    if "value" in base and (base["value"].isfinite().all() or not by_densities):
         sheet.placeholder("value", untouched(base, others, names), "form", "gradient", of=len(names))
 
 

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ PACKAGES = "matplotlib.pyplot", "torchvision", "tqdm"  # imported once, where a 
 NEEDED_MB = 450  # that a grading takes with PyTorch for CPUs; measured in a cgroup
 MEMORY = 2 * 2**30  # bytes that a job may use on top of what torch and its friends reserve
 LARGEST_ANSWER = 64 * 2**20
+MOST_VALUES, MOST_NUMBERS = 100_000, 20_000_000  # of an answer: plain values, and numbers of all its tensors
 NO_ANSWER = 70  # the exit code of a job that could not save its answer
 SIGNALS = {-6: "aborts", -9: "is killed", -11: "crashes (segmentation fault)", -24: "uses too much processor time"}
 
@@ -45,10 +47,11 @@ def read_answer(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         raise Failure("ends without an answer") from None
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_ANSWER:
+        os.close(descriptor)
+        raise Failure("gives no readable answer")
     with os.fdopen(descriptor, "rb") as file:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST_ANSWER:
-            raise Failure("gives no readable answer")
         try:
             with zipfile.ZipFile(file) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > LARGEST_ANSWER:
@@ -65,20 +68,40 @@ def read_answer(path):
     return answer
 
 
-def check(value, depth=0):
-    """Failure unless value consists of plain values and of tensors that are as large as they claim."""
+def check(value, left=None, depth=0):
+    """Failure unless value consists of plain values and of tensors, and of no more than is `left`.
+
+    A small file can hold one list a thousand times in another, and one number as a tensor of millions.
+    """
+    left = left or {"values": MOST_VALUES, "numbers": MOST_NUMBERS}
+    left["values"] -= 1
+    left["numbers"] -= value.numel() if isinstance(value, torch.Tensor) else 0
+    if min(left.values()) < 0:
+        raise Failure("gives an answer that is too large")
     if isinstance(value, dict) and depth < 6 and len(value) < 1000 and all(isinstance(key, str) for key in value):
         for each in value.values():
-            check(each, depth + 1)
+            check(each, left, depth + 1)
     elif isinstance(value, (list, tuple)) and depth < 6 and len(value) < 1000:
         for each in value:
-            check(each, depth + 1)
+            check(each, left, depth + 1)
     elif isinstance(value, torch.Tensor):
-        odd = value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex()
-        if odd or value.numel() > 4_000_000:
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
             raise Failure("gives no readable answer")
     elif not (value is None or isinstance(value, (bool, int, float)) or isinstance(value, str) and len(value) < 10_000):
         raise Failure("gives no readable answer")
+
+
+def sweep(user):
+    """Remove what a job has left where all users may write: the next job needs the room. Nobody else has its user."""
+    for folder in ("/tmp", "/var/tmp", "/dev/shm"):
+        with suppress(OSError, RecursionError):
+            for entry in os.scandir(folder):
+                if entry.stat(follow_symlinks=False).st_uid != user:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
 
 
 class Sandbox:
@@ -125,7 +148,7 @@ class Sandbox:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self.greeted = False
+        self.greeted, self.said = False, b""
 
     def greet(self):
         """Wait until the child process is ready. Refused where it could only run a student's code as root."""
@@ -158,9 +181,16 @@ class Sandbox:
             self.process = None
 
     def line(self, seconds):
-        """The child's next line, "" if it has ended or is late."""
-        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
-        return self.process.stdout.readline() if ready else ""
+        """The child's next line, "" if it has ended, is late, or says too much."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self.said:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            more = os.read(self.process.stdout.fileno(), 4096) if ready else b""
+            if not more or len(self.said) > 10_000:
+                return ""
+            self.said += more
+        line, _, self.said = self.said.partition(b"\n")
+        return line.decode(errors="replace")
 
     def run(self, folder, file, request, seconds, definitions_only=False):
         """The answer of one job on a copy of a submission's folder; Failure if there is none.
@@ -213,4 +243,7 @@ class Sandbox:
                 raise Failure(SIGNALS.get(ended["code"], f"ends its process with code {ended['code']}"))
             return read_answer(place / "answer")
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            with suppress(RecursionError):  # a thousand folders in each other
+                shutil.rmtree(place, ignore_errors=True)
+            if self.user is not None:
+                sweep(self.user)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hw5_lab.teaching.sandbox import ROOT
+from hw5_lab.teaching.sandbox import ROOT, clean
 
 LARGEST_FILE, LARGEST_TOTAL, MOST_FILES, DEEPEST = 5 * 2**20, 20 * 2**20, 500, 12  # of one submission
 LARGEST_NOTEBOOK, LARGEST_ZIP, MOST_ZIPS = 25 * 2**20, 100 * 2**20, 20  # a notebook may hold figures, a zip data
@@ -159,6 +159,12 @@ class Gatherer:
                 if len(entries) > 5000:
                     self.left_out.append(f"{name}: holds {len(entries)} files, of which 5000 were read")
                 for entry in entries[:5000]:
+                    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        # Python unpacks the others whole, however large they are
+                        self.left_out.append(
+                            f"{name}: {clean(entry.filename, 100)} is packed in a way that is not read"
+                        )
+                        continue
                     with archive.open(entry) as file:
                         self.add([*parts, *parts_of(entry)], file.read)
         except Exception as error:  # damaged, encrypted, of an unknown kind

@@ -169,10 +169,13 @@ def test_what_is_not_read_is_said(tmp_path):
     deep.write_text("class VAE: 0")
     for name in ("hw5.tar.gz", "hw5.rar", "photo.png"):
         (tmp_path / "a" / name).write_bytes(b"x")
+    with zipfile.ZipFile(tmp_path / "a" / "z.zip", "w", zipfile.ZIP_BZIP2) as archive:  # unpacked as a whole, or not
+        archive.writestr("hw5_vae.py", "class VAE: 0")
     assert sorted(gather([tmp_path / "a"], tmp_path / "g").left_out) == [
         "a/b/c/d/e/f/g/h/i/j/k/l/hw5_vae.py: lies in more than 11 folders",
         "hw5.rar: an archive that is not read; a zip is",
         "hw5.tar.gz: an archive that is not read; a zip is",
+        "z.zip: hw5_vae.py is packed in a way that is not read",
     ]
 
 
@@ -614,6 +617,16 @@ def test_likeness_leaves_names_comments_and_given_text_out():
     ]
     pairs = classroom.likeness({"a": [one], "b": [other], "c": [third], "d": starter, "e": starter})
     assert [each[1:] for each in pairs] == [("a", "b")] and pairs[0][0] > 0.99
+
+
+def test_a_script_in_a_coding_that_is_none_of_texts_is_like_no_other():
+    assert classroom.sequences([b"# coding: hex\nx = 1\n"]) == set()
+
+
+def test_no_cell_of_the_table_is_a_formula():
+    for text in ("=1+1", "+1", "-1", "@x", "=cmd.py"):
+        assert classroom.cell(text) == f"'{text}"
+    assert classroom.cell("hw5_vae.py") == "hw5_vae.py"
 
 
 def test_no_export_and_no_student(tmp_path, capsys):

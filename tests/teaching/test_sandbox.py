@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -54,6 +55,15 @@ HOSTILE = {  # what stands before logpdf_bernoulli's right answer, and words of 
     "forges a pickle": (
         FORGE.format(f"torch.save(__import__('argparse').Namespace(), {ANSWER})"),
         "no readable answer",
+    ),
+    "answers with a folder": (FORGE.format(f"__import__('os').mkdir({ANSWER})"), "no readable answer"),
+    "answers with lists in lists": (
+        FORGE.format(f"a = [0] * 999\n    for _ in range(4): a = [a] * 999\n    torch.save({{'calls': a}}, {ANSWER})"),
+        "an answer that is too large",
+    ),
+    "answers with one number, many times": (
+        FORGE.format(f"torch.save({{'calls': [torch.zeros(1).expand(10**6)] * 900}}, {ANSWER})"),
+        "an answer that is too large",
     ),
     "answers with a pipe": (FORGE.format(f"__import__('os').mkfifo({ANSWER})"), "no readable answer"),
     "answers with a device": (FORGE.format(f"__import__('os').symlink('/dev/zero', {ANSWER})"), "without an answer"),
@@ -142,6 +152,40 @@ CHAIN = """    import os, subprocess, sys, time
     subprocess.Popen([sys.executable, '-c', code])
     while not os.path.exists({mark!r}): time.sleep(0.01)
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the files of another process")
+def test_the_process_above_a_job_has_no_pipe_to_the_grader(box, tmp_path):
+    """A job of the same user could write there what the grader takes for the end of another job."""
+    look = (
+        "    import os\n    above = open('/proc/self/stat').read().rsplit(')', 1)[1].split()[1]\n"
+        "    try: found = [os.readlink(f'/proc/{above}/fd/{number}') for number in (0, 1)]\n"
+        "    except OSError as error: found = type(error).__name__\n    raise ValueError(found)\n"
+    )
+    raw = raw_of(box, tmp_path / "a", ["2(b)ii"], hw5_vae=edited("hw5_vae", (BERNOULLI, look)))
+    value = lost(raw)["2(b)ii"]["value"]
+    assert "['/dev/null', '/dev/null']" in value or "PermissionError" in value, value
+
+
+def test_half_a_line_of_a_child_is_no_answer():
+    with Sandbox(packages=[]) as box:
+        box.process, box.said = subprocess.Popen(["sh", "-c", "printf half; sleep 60"], stdin=-1, stdout=-1), b""
+        start = time.monotonic()
+        assert box.line(0.2) == "" and time.monotonic() - start < 5
+        box.process.kill()
+
+
+def test_what_a_job_leaves_where_all_may_write_is_removed():
+    if os.geteuid() != 0:
+        pytest.skip("only root runs a job as another user")
+    user, folder = sandbox.USERS[1] - 1, Path(tempfile.mkdtemp(prefix="hw5-left-"))
+    (folder / "deep").mkdir()
+    (folder / "deep" / "file").write_text("x")
+    mine = Path(tempfile.mkdtemp(prefix="hw5-mine-"))
+    os.chown(folder, user, user)
+    sandbox.sweep(user)
+    assert not folder.exists() and mine.exists()
+    mine.rmdir()
 
 
 @pytest.mark.slow
