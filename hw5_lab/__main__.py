@@ -23,8 +23,8 @@ def runs(folder):
             history = mark.with_name("history.csv")
             history = list(csv.DictReader(history.open())) if history.exists() else []
             main = next((name for name in MAIN_NUMBERS if history and name in history[-1]), None)
-            number = f"{main} {float(history[-1][main]):.1f}" if main else "no epoch yet"
-        except (OSError, ValueError, KeyError, TypeError):  # not of a run, or moved at this moment
+            number = f"{main} {float(history[-1][main]):.4g}" if main else "no epoch yet"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error):  # not of a run, or just moved
             continue
         if not isinstance(command, str):
             continue

@@ -63,7 +63,8 @@ def load(folder):
     """The homework object of the run in a folder, with its trained weights, in evaluation mode."""
     try:
         script = Path(json.loads((Path(folder) / "run.json").read_text())["script"]).stem
-    except (OSError, ValueError, KeyError, TypeError):
+        SCRIPTS[script]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise Fault(f"{str(folder)!r} holds no run; name the output folder of one") from None
     args = parse_args(script, ["--output_dir", str(folder), "--evaluate"])
     with RunFolder(folder, f"{script}.py") as run_folder:
@@ -80,7 +81,7 @@ def load(folder):
 
 def homework_class(script, edition):
     """The class of an edition's homework; Fault where there is none, for a run of an edition that is gone."""
-    if edition not in SCRIPTS[script].editions:
+    if not isinstance(edition, str) or edition not in SCRIPTS[script].editions:
         raise Fault(f"--edition {edition}: not known; there are {', '.join(SCRIPTS[script].editions)}")
     return getattr(importlib.import_module(SCRIPTS[script].editions[edition]), SCRIPTS[script].homework)
 

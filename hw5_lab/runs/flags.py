@@ -85,13 +85,22 @@ def devices():
     return [device for device in found if found[device]]
 
 
+BEFORE = {}  # what PyTorch had before a run of this process, in a notebook say, asked for something else
+
+
 def apply(args):
-    """Set PyTorch up as --threads and --deterministic say."""
+    """Set PyTorch up as --threads and --deterministic say; without them as it was before the runs of this process."""
     if args.threads:
+        BEFORE.setdefault("threads", torch.get_num_threads())
         torch.set_num_threads(args.threads)
+    elif "threads" in BEFORE:
+        torch.set_num_threads(BEFORE.pop("threads"))
     if args.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA's matrix products need for it
+        BEFORE.setdefault("deterministic", torch.are_deterministic_algorithms_enabled())
         torch.use_deterministic_algorithms(True)
+    elif "deterministic" in BEFORE:
+        torch.use_deterministic_algorithms(BEFORE.pop("deterministic"))
 
 
 def computes(device):

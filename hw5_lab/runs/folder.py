@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import filelock  # comes with torch
@@ -92,6 +93,9 @@ def as_json(values):
     return json.dumps(finite, indent=2).encode() + b"\n"
 
 
+NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
 class RunFolder:
     """An output folder, new or of an earlier run, locked while the context lasts if it is there.
 
@@ -111,8 +115,17 @@ class RunFolder:
 
     def __exit__(self, kind, error, _):
         if self.lock:
+            # A refused command leaves nothing behind; nor does it take the lock of a run that is here meanwhile
+            leaving, open_too = isinstance(error, Fault) and not self.had_lock, os.name != "nt"
+            if leaving and open_too:
+                self.remove_lock()
             self.lock.release()
-            if isinstance(error, Fault) and not self.had_lock:  # a refused command leaves nothing behind
+            if leaving and not open_too:  # Windows removes no open file
+                self.remove_lock()
+
+    def remove_lock(self):
+        with suppress(OSError):  # the folder is gone
+            if self.is_here():
                 (self.path / ".lock").unlink(missing_ok=True)
 
     def look(self):
@@ -125,9 +138,10 @@ class RunFolder:
             raise Fault(f"--output_dir {self.path}: {error.strerror}; name a folder that can be written") from None
         try:
             mark = json.loads((self.path / "run.json").read_text())
-            if isinstance(mark["settings"], dict) and mark["script"].startswith("hw5_"):
+            dicts = isinstance(mark["settings"], dict) and isinstance(mark.get("recalled", {}), dict)
+            if dicts and mark["script"].startswith("hw5_"):
                 return mark
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none, or not written by a run
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # none, or not of a run
             pass
         ours = {".lock"} if self.lock else set()  # without flock a lock is not empty
         others = [name for name in names if name not in ours and not self.left_by_a_run(self.path / name)]
@@ -155,8 +169,9 @@ class RunFolder:
             raise Fault(
                 f"--output_dir {self.path}: another run is writing there; wait for it or name another folder"
             ) from None
-        except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
-            self.lock, self.writable = None, isinstance(error, NotImplementedError)
+        except (OSError, NotImplementedError) as error:
+            without = isinstance(error, NotImplementedError) or error.errno in NO_LOCKS  # of some file systems
+            self.lock, self.writable = None, without
             self.reason = getattr(error, "strerror", None) or str(error)
 
     @property
@@ -224,9 +239,13 @@ class RunFolder:
         write(self.path / "run.json", as_json(mark))
         self.mark = mark
 
+    def is_here(self):
+        """Whether this path still is the folder in which the run began."""
+        return os.path.samestat(self.identity, self.path.stat())
+
     def refuse_another(self):
         """Fault where this path no longer is the folder in which the run began: it holds what others do."""
-        if not os.path.samestat(self.identity, self.path.stat()):
+        if not self.is_here():
             raise Fault(
                 f"{self.path}: the run's folder was moved away and another one is here; go on with --resume and "
                 "--output_dir with its new name"

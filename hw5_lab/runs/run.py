@@ -18,7 +18,7 @@ import torch
 
 from hw5_lab.page.explore import write_explore
 from hw5_lab.runs.checkpoint import checksum, restore, snapshot
-from hw5_lab.runs.flags import apply, contrast, count, devices, one_line
+from hw5_lab.runs.flags import MEASURES, apply, contrast, count, devices, one_line
 from hw5_lab.runs.folder import RunFolder, as_json, load_tensors, save_history, save_tensors, write
 from hw5_lab.runs.progress import Progress, Stopped, StopRequest, measuring
 from hw5_lab.runs.streams import forgiving_streams
@@ -197,7 +197,26 @@ class Run:
                     f"{self.folder.path}: holds a finished run {contrast(name, value, getattr(self.args, name))}; "
                     "without --resume a new run starts"
                 )
+        if not other:
+            self.refuse_what_a_finished_run_ignores()
         return not other
+
+    def refuse_what_a_finished_run_ignores(self):
+        """Fault for flags of this command that would change nothing: other measures, other data."""
+        recalled = self.folder.mark.get("recalled", {})
+        for name in sorted(self.args.named & MEASURING & recalled.keys()):
+            now = getattr(self.args, name)
+            if now != recalled[name]:
+                other = contrast(name, recalled[name], now)
+                raise Fault(f"{self.folder.path}: holds a finished run {other}; --evaluate measures it again")
+        folder = self.args.data_dir if "data_dir" in self.args.named else None
+        if folder and Path(folder).is_dir() and str(Path(folder).absolute()) != recalled.get("data_dir"):
+            self.take(self.folder.mark["settings"], recalled)
+            self.build_experiment()
+            if self.settings["data"] != self.folder.mark["settings"].get("data"):
+                raise Fault(
+                    f"{self.folder.path}: holds a finished run with other data; without --resume a new run starts"
+                )
 
     def is_outdated(self):
         """Whether the script has changed since the finished run in the folder; False where that cannot be found out."""
@@ -248,8 +267,9 @@ class Run:
     def recall(self, state):
         """Take all flags that the command does not name from the run in the folder."""
         ours = {name for name in vars(self.args) if name not in NOT_SETTINGS}
-        saved, flags = state.get("settings"), self.folder.mark.get("recalled")
-        if not isinstance(saved, dict) or not isinstance(flags, dict) or saved.keys() - {"data"} != ours:
+        saved, flags, origin = state.get("settings"), self.folder.mark.get("recalled"), state.get("environment")
+        plain = all(isinstance(each, dict) for each in (saved, flags, origin))
+        if not plain or saved.keys() - {"data"} != ours:
             refusal = "not a checkpoint of this version of the script; a new run keeps it, in another folder"
             raise Fault(f"{self.checkpoint}: {refusal}")
         typed = lambda settings: {
@@ -258,7 +278,7 @@ class Run:
         if typed(saved) != typed(self.folder.mark["settings"]):
             refusal = "not a checkpoint of the run in run.json; a new run keeps it, in another folder"
             raise Fault(f"{self.checkpoint}: {refusal}")
-        self.origin = state["environment"]
+        self.origin = origin
         self.take(saved, flags)
 
     def take(self, settings, flags):
@@ -354,7 +374,11 @@ class Run:
             self.say(f"The script or its edition has changed since this run{written}.")
         if not self.folder.finished:
             self.say("This run is not finished: nothing is written.")
-        rewrite = self.folder.finished and self.folder.writable and (unchanged or self.args.rewrite)
+        measured = self.folder.mark["recalled"].get("measure")
+        less = measured in MEASURES and MEASURES.index(self.args.measure) < MEASURES.index(measured)
+        if less and self.folder.finished:
+            self.say(f"The run was measured with --measure {measured}: nothing is written.")
+        rewrite = self.folder.finished and self.folder.writable and (unchanged or self.args.rewrite) and not less
         if rewrite:
             self.experiment.folder = self.folder.path
         self.finish(self.folder.path if rewrite else None, evaluation=now)
@@ -363,11 +387,11 @@ class Run:
     def finish(self, path, **more):
         """Measure the model, write explore.html and metrics.json, the mark of a finished run, and say the results.
 
-        The page comes before what takes long, and once more after it. Without a path nothing is written.
+        The page of a new run comes before what takes long, and once more after it. Without a path nothing is written.
         """
         if path:
             self.folder.refuse_another()
-        if path and self.args.measure != "quick":
+        if path and self.args.measure != "quick" and not self.folder.finished:
             self.write_page({}, {})
         progress = partial(measuring, quiet=self.args.quiet, say=self.say)
         metrics, findings = self.experiment.measure(self.args.measure, progress)
@@ -405,7 +429,8 @@ def source_of(homework):
     content = hashlib.sha256()
     for each in type(homework).__mro__:
         path = getattr(sys.modules.get(each.__module__), "__file__", None)
-        if path and Path(path).resolve().is_relative_to(HERE):
+        # PyTorch's own classes lie below HERE too, where a virtual environment does
+        if path and each.__module__.startswith("hw5_") and Path(path).resolve().is_relative_to(HERE):
             content.update(Path(path).read_bytes())
     return content.hexdigest()[:16]
 

@@ -83,7 +83,7 @@ def write(out, scheme_file=points.DEFAULT, as_root=False):
         "setup.sh": SETUP,
         "run_autograder": RUN.replace("{flags}", "--as-root" if as_root else "").replace("{needed}", str(NEEDED_MB)),
         "first.json": json.dumps(grade.as_gradescope(scheme.results(raw), raw), indent=1),
-        "points.toml": Path(scheme_file).read_text(),
+        "points.toml": Path(scheme_file).read_text(encoding="utf-8"),
     }
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in texts.items():

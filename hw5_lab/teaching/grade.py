@@ -273,18 +273,20 @@ def main(argv=None, grade_class=None):
         if args.export:
             return grade_class(args, scheme)
         return grade_one(args, scheme, outputs)
-    except (points.Fault, Refused) as fault:
+    except points.Fault as fault:
         print(f"hw5_lab.grade: {fault}", file=sys.stderr)
-        if isinstance(fault, Refused):
-            with suppress(OSError):
-                for path, make in outputs:
-                    raw = unfinished(list(scheme.questions), f"not graded: {fault}")
-                    write(path, make(scheme.results(raw), raw))
+        return 2
+    except (Refused, OSError) as error:
+        why = error
+        if isinstance(error, OSError):
+            why = f"{error.filename or ''}: {error.strerror or error}"
+        print(f"hw5_lab.grade: {why}", file=sys.stderr)
+        with suppress(OSError):
+            for path, make in outputs:
+                raw = unfinished(list(scheme.questions), f"not graded: {clean(why)}")
+                write(path, make(scheme.results(raw), raw))
         return 2
     except KeyboardInterrupt:
         again = "; what is graded is kept: run the same command again to go on" if args.export else ""
         print(f"hw5_lab.grade: stopped{again}", file=sys.stderr)
         return 130
-    except OSError as error:
-        print(f"hw5_lab.grade: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 2

@@ -119,7 +119,7 @@ def read(path=DEFAULT):
     except ImportError:
         raise Fault(f"{path}: reading it needs Python 3.11 or later (its module tomllib)") from None
     try:
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
         table = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Fault(f"{path}: {getattr(error, 'strerror', None) or error}") from None

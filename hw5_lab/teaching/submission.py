@@ -50,10 +50,9 @@ class Submission:
 
     def place(self, folder, name):
         """Write what a job on a file runs on: all under the course's names, the utils and, as data, the sample."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
         own = self.files[name].parent
-        for near in (*sorted({path.parent for path in self.files.values()} - {own}), own):
-            shutil.copytree(self.folder / near, folder, dirs_exist_ok=True)  # a file may import what lies beside it
+        for near in (".", *sorted({path.parent for path in self.files.values()} - {own}), own):
+            lay_over(self.folder / near, folder)  # a file may import what lies beside it
         for other, path in self.files.items():
             shutil.copyfile(self.folder / path, folder / f"{other}.py")
         shutil.copyfile(ROOT / "hw5_utils.py", folder / "course_utils.py")
@@ -61,6 +60,19 @@ class Submission:
             (folder / "data").unlink(missing_ok=True)
         shutil.copytree(ROOT / "data" / "sample", folder / "data", dirs_exist_ok=True)
         return folder
+
+
+def lay_over(source, folder):
+    """Copy all files below `source` into a folder; what is there gives way, be it a file or a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.rglob("*")):
+        target = folder / path.relative_to(source)
+        if target.exists() and target.is_dir() != path.is_dir():
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        if path.is_dir():
+            target.mkdir(exist_ok=True)
+        else:
+            shutil.copyfile(path, target)
 
 
 def plain_name(part):

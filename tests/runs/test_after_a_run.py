@@ -58,6 +58,10 @@ def test_load_of_something_else_is_a_fault(tmp_path):
     for folder in (tmp_path, ""):
         with pytest.raises(utils.Fault, match=f"^{str(folder)!r} holds no run"):
             hw5_lab.load(folder)
+    for mark in ('{"script": "json.py"}', "[" * 100_000):
+        (tmp_path / "run.json").write_text(mark)
+        with pytest.raises(utils.Fault, match="holds no run"):
+            hw5_lab.load(tmp_path)
 
 
 def test_runs_of_a_wrong_folder(tmp_path, capsys):

@@ -363,6 +363,30 @@ def test_ctrl_c_draws_nothing_to_a_folder_that_took_the_runs_place(tmp_path, cap
     assert not any(out.iterdir())
 
 
+def test_a_run_whose_folder_was_moved_leaves_the_lock_of_the_one_that_is_there(tmp_path):
+    out = tmp_path / "out"
+    first, second = (RunFolder(out, "hw5_vae.py") for _ in range(2))
+    with pytest.raises(utils.Fault, match="moved away"), first:
+        first.begin({"script": "hw5_vae.py", "settings": {}})
+        os.rename(out, tmp_path / "kept")
+        second.__enter__()
+        second.begin({"script": "hw5_vae.py", "settings": {}})
+        first.refuse_another()
+    assert (out / ".lock").exists()
+    with pytest.raises(utils.Fault, match="another run is writing there"), RunFolder(out, "hw5_vae.py"):
+        pass
+    second.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_can_be_written(number, tmp_path, monkeypatch):
+    def acquire(self, **_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.filelock.FileLock, "acquire", acquire)
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
+
+
 def test_a_mount_point_with_a_run_says_what_to_do(tmp_path, capsys, monkeypatch):
     assert hw5_vae.main(small("hw5_vae", tmp_path / "out")) == 0
 

@@ -1,5 +1,6 @@
 """Nothing is lost: kills, signals, resuming, diverging runs, too little memory, and what a result depends on."""
 
+import argparse
 import csv
 import itertools
 import json
@@ -10,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +19,7 @@ import pytest
 import torch
 from children import Child, arguments, assert_same_run, contents, stop_early, wait_for
 from helpers import blank, small_sample
-from helpers import MODULES, ROOT, each, first_quickly, one_quickly, rows, small
+from helpers import MODULES, ROOT, SAMPLE, each, first_quickly, one_quickly, rows, small
 
 import hw5_lab.runs.flags
 import hw5_lab.runs.progress
@@ -150,6 +152,66 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path, capsys):
     line = [word for word in small("hw5_vae", folder, "--resume", "--data_dir", tmp_path / "gone") if word != "--quiet"]
     assert hw5_vae.main(line) == 0
     assert "is finished: nothing to resume" in capsys.readouterr().out and contents(folder) == before
+
+
+def test_resume_of_a_finished_run_ignores_no_flag(tmp_path, capsys):
+    """Neither other measures nor other data; the same data in another folder are no others."""
+    folder = tmp_path / "out"
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    shutil.copytree(small_sample(), tmp_path / "same")
+    shutil.copytree(SAMPLE, tmp_path / "other")
+    before = contents(folder)
+    for flags, words in (
+        (("--measure", "full"), "with --measure usual, not full; --evaluate measures it again"),
+        (("--iwae_samples", 9), "with --iwae_samples 2, not 9; --evaluate measures it again"),
+        (("--data_dir", tmp_path / "other"), "with other data"),
+        (("--data_dir", tmp_path / "same"), ""),
+    ):
+        capsys.readouterr()
+        assert hw5_vae.main(small("hw5_vae", folder, "--resume", *flags)) == (2 if words else 0)
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == bool(words) and contents(folder) == before
+
+
+def test_evaluate_keeps_what_it_would_not_measure(tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    before = contents(folder)
+    line = [word for word in small("hw5_vae", folder, "--evaluate", "--measure", "quick") if word != "--quiet"]
+    assert hw5_vae.main(line) == 0
+    assert "The run was measured with --measure usual: nothing is written." in capsys.readouterr().out
+    assert contents(folder) == before
+
+
+def test_evaluate_that_is_stopped_leaves_the_page_of_the_run(tmp_path, monkeypatch):
+    folder = tmp_path / "out"
+    assert hw5_vae.main(small("hw5_vae", folder)) == 0
+    before = contents(folder)
+
+    def stopped(self, *_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VAEExperiment, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        hw5_vae.main(small("hw5_vae", folder, "--evaluate"))
+    assert contents(folder) == before
+
+
+def test_pytorch_is_no_part_of_a_script(tmp_path, monkeypatch):
+    """Its classes lie below the project too, where a virtual environment does."""
+    homework = hw5_vae.VAE(argparse.Namespace(hidden_units=5))
+    before = hw5_lab.runs.run.source_of(homework)
+    monkeypatch.setattr(hw5_lab.runs.run, "HERE", Path("/"))
+    assert hw5_lab.runs.run.source_of(homework) == before
+
+
+def test_what_a_run_asks_of_pytorch_is_not_left_to_the_next_one(tmp_path):
+    """In a notebook."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    line = small("hw5_vae", tmp_path / "a", "--threads", 3 if before[0] != 3 else 2, "--deterministic")
+    assert hw5_vae.main(line) == 0 and torch.are_deterministic_algorithms_enabled()
+    assert hw5_vae.main(small("hw5_vae", tmp_path / "b")) == 0
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
 
 
 def test_resume_of_a_finished_run_with_other_settings_names_them(tmp_path, capsys):

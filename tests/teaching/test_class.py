@@ -320,6 +320,14 @@ def test_what_lies_beside_a_script_keeps_its_students_name_for_it(tmp_path):
         assert {path.name for path in folder.iterdir()} == {"hw5_vae.py", "helpers.py", "hw5_gan.py", "hw5_gan-2.py"}
 
 
+def test_a_file_where_another_folder_has_a_folder_costs_nothing(tmp_path):
+    for name, text in (("utils", "x"), ("hw5/hw5_vae.py", "class VAE: pass"), ("hw5/utils/x.py", "y = 1")):
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / name).write_text(text)
+    place = gather([tmp_path / "a"], tmp_path / "g").place(tmp_path / "job", "hw5_vae")
+    assert (place / "hw5_vae.py").is_file() and (place / "utils" / "x.py").read_text() == "y = 1"
+
+
 def test_a_folder_with_a_scripts_name(tmp_path):
     """A Mac's "Compress" makes hw5_vae.py.zip; others make a folder of that name."""
     text = b"class VAE: pass"
