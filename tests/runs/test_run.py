@@ -154,6 +154,7 @@ def test_resume_of_a_finished_run_changes_nothing(tmp_path, capsys):
     assert "is finished: nothing to resume" in capsys.readouterr().out and contents(folder) == before
 
 
+@pytest.mark.slow
 def test_resume_of_a_finished_run_ignores_no_flag(tmp_path, capsys):
     """Neither other measures nor other data; the same data in another folder are no others."""
     folder = tmp_path / "out"
@@ -183,6 +184,7 @@ def test_evaluate_keeps_what_it_would_not_measure(tmp_path, capsys):
     assert contents(folder) == before
 
 
+@pytest.mark.slow
 def test_evaluate_that_is_stopped_leaves_the_page_of_the_run(tmp_path, monkeypatch):
     folder = tmp_path / "out"
     assert hw5_vae.main(small("hw5_vae", folder)) == 0
@@ -205,6 +207,7 @@ def test_pytorch_is_no_part_of_a_script(tmp_path, monkeypatch):
     assert hw5_lab.runs.run.source_of(homework) == before
 
 
+@pytest.mark.slow
 def test_what_a_run_asks_of_pytorch_is_not_left_to_the_next_one(tmp_path):
     """In a notebook."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
