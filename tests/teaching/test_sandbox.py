@@ -57,14 +57,6 @@ HOSTILE = {  # what stands before logpdf_bernoulli's right answer, and words of 
         "no readable answer",
     ),
     "answers with a folder": (FORGE.format(f"__import__('os').mkdir({ANSWER})"), "no readable answer"),
-    "answers with lists in lists": (
-        FORGE.format(f"a = [0] * 999\n    for _ in range(4): a = [a] * 999\n    torch.save({{'calls': a}}, {ANSWER})"),
-        "an answer that is too large",
-    ),
-    "answers with one number, many times": (
-        FORGE.format(f"torch.save({{'calls': [torch.zeros(1).expand(10**6)] * 900}}, {ANSWER})"),
-        "an answer that is too large",
-    ),
     "answers with a pipe": (FORGE.format(f"__import__('os').mkfifo({ANSWER})"), "no readable answer"),
     "answers with a device": (FORGE.format(f"__import__('os').symlink('/dev/zero', {ANSWER})"), "without an answer"),
 }
@@ -308,6 +300,13 @@ def test_answers_are_read_warily(tmp_path):
     for bad in (torch.ones(3), {"a": torch.ones(1).expand(10**8)}, {"a": object}, {1: 2}, {"a": {"b": "x" * 10**5}}):
         torch.save(bad, path)
         with pytest.raises(Failure):
+            read_answer(path)
+    lists = [0] * 999
+    for _ in range(4):
+        lists = [lists] * 999
+    for many in ({"a": lists}, {"a": [torch.zeros(1).expand(10**6)] * 900}):  # small files, of a great many values
+        torch.save(many, path)
+        with pytest.raises(Failure, match="too large"):
             read_answer(path)
     torch.save({"a": torch.ones(3), "b": [None, True, 1.5, "x"]}, path)
     assert read_answer(path)["b"] == [None, True, 1.5, "x"]
