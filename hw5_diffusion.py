@@ -250,10 +250,9 @@ class ScoreMatching:
 
     def step(self):
         """4(b). One update of the weights with points drawn with replacement; returns the loss."""
-        chosen = torch.randint(
-            len(self.train_data), (self.args.batch_size,), generator=self.noise_rng, device=self.device
-        )
-        loss = self.denoising_loss(self.train_data[chosen], self.noise_levels)
+        points, count = self.train_data, self.args.batch_size
+        chosen = torch.randint(len(points), (count,), generator=self.noise_rng, device=self.device)
+        loss = self.denoising_loss(points[chosen], self.noise_levels)
         self.network.zero_grad()
         loss.backward()
         for optimizer in self.optimizers:

@@ -98,8 +98,7 @@ class VAEExperiment(Experiment):
 
     def weights_files(self):
         """(network, path) of --e_path and --d_path, where these are given."""
-        networks = (self.homework.encoder, self.args.e_path), (self.homework.decoder, self.args.d_path)
-        return [(network, path) for network, path in networks if path]
+        return [(network, path) for network, path in self.homework.weights_files if path]
 
     def load_weights(self):
         """Start from the weights in --e_path and --d_path; Fault for files that hold something else."""

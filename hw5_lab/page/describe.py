@@ -201,11 +201,9 @@ def describe_gan(experiment, findings):
         "digits": (torch.bincount(digits, minlength=10) / len(digits)).tolist(),
     }
     described["directions"] = directions_of(described["generator"], z.shape[1])
-    note = (
-        ""
-        if fit or not earlier
-        else "Generators of earlier epochs do not fit; the page holds their images of the run's own noise."
-    )
+    note = ""
+    if earlier and not fit:
+        note = "Generators of earlier epochs do not fit; the page holds their images of the run's own noise."
     return {"model": described, "small": small, "note": note}
 
 

@@ -116,11 +116,12 @@ class RunFolder:
     def __exit__(self, kind, error, _):
         if self.lock:
             # A refused command leaves nothing behind; nor does it take the lock of a run that is here meanwhile
-            leaving, open_too = isinstance(error, Fault) and not self.had_lock, os.name != "nt"
-            if leaving and open_too:
+            leaves_nothing = isinstance(error, Fault) and not self.had_lock
+            on_windows = os.name == "nt"  # which removes no open file
+            if leaves_nothing and not on_windows:
                 self.remove_lock()
             self.lock.release()
-            if leaving and not open_too:  # Windows removes no open file
+            if leaves_nothing and on_windows:
                 self.remove_lock()
 
     def remove_lock(self):
