@@ -11,7 +11,13 @@ from torch import nn
 
 import hw5_vae
 from hw5_lab.measures import likelihood
-from hw5_lab.measures.likelihood import log_likelihood_exact, log_likelihood_sampled, log_mean_exp, standard_error
+from hw5_lab.measures.likelihood import (
+    log_likelihood_exact,
+    log_likelihood_sampled,
+    log_mean_exp,
+    logits_of,
+    standard_error,
+)
 
 LOG2 = math.log(2)
 
@@ -176,3 +182,20 @@ def test_images_may_be_numpy_and_have_channels_and_other_things_are_refused():
         log_likelihood_sampled(vae, x, 0)
     with pytest.raises(ValueError, match="3 latents; the integral is over a plane"):
         log_likelihood_exact(hw5_vae.VAE(argparse.Namespace(hidden_units=5, latent_dimension=3)), x)
+
+
+def test_a_decoder_of_probabilities_alone_is_measured_as_one_with_logits():
+    """The homework asks for nothing but p. Where p is rounded to 0 or 1 the logits stay finite."""
+
+    class Probabilities(nn.Module):
+        def __init__(self, decoder):
+            super().__init__()
+            self.inner = decoder
+
+        def forward(self, z):
+            return self.inner(z)
+
+    z, decoder = torch.randn(20, 2), hw5_vae.Decoder(2, 8, 784)
+    torch.testing.assert_close(logits_of(Probabilities(decoder), z), decoder.logits(z), atol=1e-4, rtol=1e-3)
+    decoder.fc2.weight.data *= 1e4
+    assert logits_of(Probabilities(decoder), z).isfinite().all()
