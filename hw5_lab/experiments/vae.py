@@ -215,13 +215,15 @@ class VAEExperiment(Experiment):
         rows = [x, *reconstructions(self.homework, x, findings["best_z"][worst])]
         side = math.isqrt(x.shape[1])
         picture = torch.cat([torch.cat(list(row.reshape(-1, side, side)), 1) for row in rows]).cpu().numpy()
+        draws = getattr(self.homework, "draws", 1)
+        draws = "one draw" if draws == 1 else f"{draws} draws"
         figure = new_figure(9, 6)
         above, below = figure.subplots(2, 1)
         above.hist(gap, bins=100, log=True)
         above.set(
             xlabel="log p(x) - ELBO, nats",
             ylabel="test images",
-            title="What the bound misses, with one draw of z each: mean "
+            title=f"What the bound misses, with {draws} of z each: mean "
             f"{gap.mean():.1f}, median {np.median(gap):.1f}, largest {gap.max():.0f} nats",
         )
         below.imshow(picture, cmap="gray", vmin=0, vmax=1, origin="upper")
